@@ -1,0 +1,61 @@
+"""Many local GGUF models behind any ASGI or WSGI app.
+
+Names are resolved on first use: a worker process imports this package too, and must not pay for
+(or depend on) a web framework and a plugin manager.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_router_mw.asgi import LLMRouterApp, LLMRouterMiddleware
+    from llm_router_mw.config import RouterConfig
+    from llm_router_mw.errors import LLMRouterError
+    from llm_router_mw.hookspecs import hookimpl
+    from llm_router_mw.router import Lease, Router
+    from llm_router_mw.types import ChatTask, CompletionTask, EmbedTask, Sampling
+    from llm_router_mw.wsgi import LLMRouterWSGIMiddleware
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ChatTask": "types",
+    "CompletionTask": "types",
+    "EmbedTask": "types",
+    "LLMRouterApp": "asgi",
+    "LLMRouterError": "errors",
+    "LLMRouterMiddleware": "asgi",
+    "LLMRouterWSGIMiddleware": "wsgi",
+    "Lease": "router",
+    "Router": "router",
+    "RouterConfig": "config",
+    "Sampling": "types",
+    "hookimpl": "hookspecs",
+}
+
+__all__ = [
+    "ChatTask",
+    "CompletionTask",
+    "EmbedTask",
+    "LLMRouterApp",
+    "LLMRouterError",
+    "LLMRouterMiddleware",
+    "LLMRouterWSGIMiddleware",
+    "Lease",
+    "Router",
+    "RouterConfig",
+    "Sampling",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,222 @@
+"""Every error of the package. A class is a condition; it carries the status that clients see.
+
+LLMRouterError
+├── ConfigError                  at start-up: an option or a directory is wrong
+├── PluginError                  at start-up
+│   ├── PluginLoadError
+│   └── PluginConflictError
+├── RequestError                 the request cannot be served as it is (4xx)
+│   ├── InvalidRequestError      400, names the field
+│   ├── ContextExceededError     400 exceed_context_size_error
+│   ├── ModelNotLoadedError      400, autoload is off
+│   ├── AuthenticationError      401
+│   ├── ModelNotFoundError       404
+│   ├── ModelFileError           422, the file cannot be used
+│   │   └── InvalidGGUFError
+│   ├── RequestTooLargeError     413
+│   └── NotSupportedError        501
+├── AvailabilityError            the request is fine, now is not a good time (503 + Retry-After)
+│   ├── RouterNotRunningError
+│   ├── QueueTimeoutError
+│   ├── ModelCoolingDownError
+│   ├── ModelUnloadedError       the load that the request waited for was taken back
+│   └── LeaseExpiredError
+├── ModelLoadError               502
+├── WorkerDiedError              502
+├── ClientStalledError           the client stopped reading
+└── WireError                    the peer on the pipe broke the protocol
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from llm_router_mw.types import Failure
+
+
+class LLMRouterError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    status: ClassVar[int] = 500
+    """HTTP status."""
+    error_type: ClassVar[str] = "server_error"
+    """llama-server's and OpenAI's ``error.type``."""
+    code: ClassVar[str | None] = None
+    """OpenAI's ``error.code``; None leaves the status in its place."""
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    @property
+    def param(self) -> str | None:
+        """Name of the request field that is at fault."""
+        return self.fields.get("param")
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When it makes sense to ask again."""
+        return self.fields.get("retry_after_seconds")
+
+    def to_failure(self) -> Failure:
+        """Return the error as data that can cross the pipe."""
+        return Failure(kind=type(self).__name__, message=self.message, fields=self.fields)
+
+
+class ConfigError(LLMRouterError):
+    """An option is wrong; the message names it and says what is allowed."""
+
+
+class PluginError(LLMRouterError):
+    """A plugin cannot be used."""
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported or registered."""
+
+
+class PluginConflictError(PluginError):
+    """Two plugins supply an object of the same kind and name."""
+
+
+class RequestError(LLMRouterError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    error_type = "invalid_request_error"
+
+
+class InvalidRequestError(RequestError):
+    """A field is missing, of the wrong type or out of range; ``param`` names it."""
+
+
+class ContextExceededError(RequestError):
+    """The prompt does not fit the context; fields ``n_prompt_tokens`` and ``n_ctx``."""
+
+    error_type = "exceed_context_size_error"
+    code = "context_length_exceeded"
+
+
+class ModelNotLoadedError(RequestError):
+    """The model is not loaded and loading on demand is off."""
+
+    code = "model_not_loaded"
+
+
+class AuthenticationError(RequestError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    error_type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class ModelNotFoundError(RequestError):
+    """No model of that name is in the catalog."""
+
+    status = 404
+    error_type = "not_found_error"
+    code = "model_not_found"
+
+
+class ModelFileError(RequestError):
+    """The model's file is missing, unreadable or not a model."""
+
+    status = 422
+    code = "model_file_unusable"
+
+
+class InvalidGGUFError(ModelFileError):
+    """The file is not a well-formed GGUF."""
+
+    code = "model_file_invalid"
+
+
+class RequestTooLargeError(RequestError):
+    """The body is larger than ``max_body_bytes``."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class NotSupportedError(RequestError):
+    """The model or this server cannot do what is asked."""
+
+    status = 501
+    error_type = "not_supported_error"
+
+
+class AvailabilityError(LLMRouterError):
+    """The request is fine; now is not a good time."""
+
+    status = 503
+    error_type = "unavailable_error"
+
+
+class RouterNotRunningError(AvailabilityError):
+    """The router has not been started, or has been closed."""
+
+
+class QueueTimeoutError(AvailabilityError):
+    """No instance became free within ``queue_timeout_seconds``."""
+
+    code = "queue_timeout"
+
+
+class ModelCoolingDownError(AvailabilityError):
+    """The last load failed a moment ago; it is not tried again yet."""
+
+    code = "model_cooling_down"
+
+
+class ModelUnloadedError(AvailabilityError):
+    """The model was unloaded while the request waited for it."""
+
+    code = "model_unloaded"
+
+
+class LeaseExpiredError(AvailabilityError):
+    """The lease has been released or was held longer than ``max_lease_seconds``."""
+
+    code = "lease_expired"
+
+
+class ModelLoadError(LLMRouterError):
+    """llama.cpp could not load the model."""
+
+    status = 502
+    code = "model_load_failed"
+
+
+class WorkerDiedError(LLMRouterError):
+    """The worker process ended in the middle of the request."""
+
+    status = 502
+    code = "worker_died"
+
+
+class ClientStalledError(LLMRouterError):
+    """The client did not read for ``client_stall_seconds``; its request was cancelled."""
+
+    status = 408
+    code = "client_stalled"
+
+
+class WireError(LLMRouterError):
+    """The peer on the pipe sent something that the protocol does not allow."""
+
+
+def _subclasses(base: type[LLMRouterError]) -> dict[str, type[LLMRouterError]]:
+    found = {base.__name__: base}
+    for child in base.__subclasses__():
+        found |= _subclasses(child)
+    return found
+
+
+_BY_NAME = _subclasses(LLMRouterError)
+
+
+def error_from(failure: Failure) -> LLMRouterError:
+    """Return the error that *failure* describes; an unknown kind becomes the base class."""
+    return _BY_NAME.get(failure.kind, LLMRouterError)(failure.message, **failure.fields)

@@ -1,0 +1,49 @@
+"""The hooks. Each is called once, while a router is built, and supplies objects that work later.
+
+All hooks are synchronous and return a list or a dict; what they return is checked against the
+protocols of :mod:`llm_router_mw.protocols`. Two objects of one kind with one name are an error at
+start-up. A plugin implements a hook with :data:`hookimpl`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pluggy import HookimplMarker, HookspecMarker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_router_mw.config import RouterConfig
+    from llm_router_mw.protocols import EngineFactory, EvictionPolicy, ModelSource, Observer
+
+NAME = "llm_router_mw"
+"""Of the plugin manager, the markers and the entry-point group."""
+
+hookspec = HookspecMarker(NAME)
+hookimpl = HookimplMarker(NAME)
+
+
+@hookspec
+def llm_router_register_model_sources(config: RouterConfig) -> Sequence[ModelSource]:  # type: ignore[empty-body]
+    """Supply model sources; they run on the router's side, off its event loop."""
+
+
+@hookspec
+def llm_router_register_engines(config: RouterConfig) -> Sequence[EngineFactory]:  # type: ignore[empty-body]
+    """Supply engine factories; ``config.engine`` chooses one by name."""
+
+
+@hookspec
+def llm_router_register_chat_formats(config: RouterConfig) -> dict[str, str]:  # type: ignore[empty-body]
+    """Supply chat formats, name → ``package.module:Class``; the class is imported in workers."""
+
+
+@hookspec
+def llm_router_register_eviction_policies(config: RouterConfig) -> Sequence[EvictionPolicy]:  # type: ignore[empty-body]
+    """Supply eviction policies; ``config.eviction_policy`` chooses one by name."""
+
+
+@hookspec
+def llm_router_register_observers(config: RouterConfig) -> Sequence[Observer]:  # type: ignore[empty-body]
+    """Supply observers; each is told every event, and one that raises does not hurt the others."""

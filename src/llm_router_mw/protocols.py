@@ -1,0 +1,266 @@
+"""Contracts between the floors, and the shapes of what plugins supply.
+
+Doors and dialects depend on :class:`RouterContract`, not on a class: the router may live in this
+loop, in another thread or, later, in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, overload, runtime_checkable
+
+from msgspec import Struct
+
+from llm_router_mw.types import (
+    Delta,
+    EmbeddingReply,
+    InstanceKey,
+    Model,
+    ModelInfo,
+    ModelView,
+    RouterEvent,
+    Task,
+    TextReply,
+)
+
+Clock = Callable[[], float]
+"""Seconds on a clock that never goes back."""
+
+
+class DeltaStream(Protocol):
+    """The answer to one task, as it comes. Iterate it once, to the end or until ``aclose``."""
+
+    def __aiter__(self) -> AsyncIterator[Delta]: ...
+
+    async def __anext__(self) -> Delta:
+        """Return the next content or embedding delta, or the finish; then stop.
+
+        Raises:
+            LLMRouterError: the request failed, in the worker or with it.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End the request at the engine's next step; harmless when it is over."""
+        ...
+
+
+class LeaseContract(Protocol):
+    """The right to use one instance: while it is held, the instance is not evicted."""
+
+    @property
+    def model(self) -> str:
+        """Id of the leased model."""
+        ...
+
+    @property
+    def info(self) -> ModelInfo:
+        """Facts about the loaded instance."""
+        ...
+
+    def stream(self, task: Task, *, release: bool = False) -> DeltaStream:
+        """Start *task*; with *release* the lease ends as soon as the worker is done with it."""
+        ...
+
+    async def chat(self, messages: Sequence[dict[str, Any]], **parameters: Any) -> TextReply:
+        """Answer a conversation. *parameters* are fields of ``ChatTask`` and ``Sampling``."""
+        ...
+
+    async def complete(self, prompt: str | Sequence[int], **parameters: Any) -> TextReply:
+        """Continue *prompt*. *parameters* are fields of ``CompletionTask`` and ``Sampling``."""
+        ...
+
+    async def embed(self, inputs: str | Sequence[str]) -> EmbeddingReply:
+        """Embed one text or several."""
+        ...
+
+    def release(self) -> None:
+        """Give the instance back; running streams of the lease are cancelled. Idempotent."""
+        ...
+
+
+class RouterContract(Protocol):
+    """What doors, dialects and app code may ask of a router."""
+
+    @overload
+    def acquire(self, model: str, /) -> AbstractAsyncContextManager[LeaseContract]: ...
+    @overload
+    def acquire(
+        self, model: str, /, *models: str
+    ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
+    def acquire(self, model: str, /, *models: str) -> AbstractAsyncContextManager[Any]:
+        """Load or wait for the models and hold them; several names are taken all at once."""
+        ...
+
+    async def lease(self, model: str, *, autoload: bool | None = None) -> LeaseContract:
+        """As ``acquire``, for callers that release by themselves."""
+        ...
+
+    def models(self) -> tuple[ModelView, ...]:
+        """All models and their states: a snapshot, at once."""
+        ...
+
+    async def load(self, model: str, *, wait: bool = True) -> None:
+        """Load *model*; without *wait* return when the load has been asked for."""
+        ...
+
+    async def unload(self, model: str, *, force: bool = False, wait: bool = True) -> bool:
+        """Unload *model*; a busy one drains first, or is cut off with *force*.
+
+        Returns:
+            False if it is still draining when the call returns.
+        """
+        ...
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[RouterEvent]]:
+        """Subscribe to events; the first one is a snapshot of all models."""
+        ...
+
+
+class ExitReport(Struct, frozen=True, kw_only=True):
+    """How a worker ended."""
+
+    exit_code: int | None
+    """As ``subprocess``: negative is the signal's number; None if it never started."""
+    log_tail: str = ""
+    """The last lines that it wrote."""
+
+
+@runtime_checkable
+class EngineInstance(Protocol):
+    """One running instance, as the conductor drives it."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    async def load(self, key: InstanceKey, progress: Callable[[float], None]) -> ModelInfo:
+        """Load the instance; *progress* is told fractions from 0 to 1.
+
+        Raises:
+            LLMRouterError: it cannot be loaded, or its process ended.
+        """
+        ...
+
+    def submit(self, task: Task, on_finished: Callable[[], None]) -> DeltaStream:
+        """Start *task*; *on_finished* is called once when the engine no longer works on it."""
+        ...
+
+    async def stop(self, timeout_seconds: float) -> None:
+        """Ask politely, then terminate, then kill; returns when it is gone."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    async def wait(self) -> ExitReport:
+        """Return when the instance is gone and its memory with it."""
+        ...
+
+
+@runtime_checkable
+class EngineFactory(Protocol):
+    """Makes instances. Supplied by ``llm_router_register_engines``."""
+
+    name: str
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Hold what the factory shares between instances (a spare worker) while the router runs."""
+        ...
+
+    async def create(self) -> EngineInstance:
+        """Return an instance that is ready to load."""
+        ...
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """An idle instance that may be evicted, as an eviction policy sees it."""
+
+    instance: InstanceKey
+    models: tuple[str, ...]
+    last_used_seconds: float
+    loaded_at_seconds: float
+    load_seconds: float
+    uses: int
+
+
+@runtime_checkable
+class EvictionPolicy(Protocol):
+    """Ranks victims. Supplied by ``llm_router_register_eviction_policies``.
+
+    Pure and quick: it runs inside the scheduler's step.
+    """
+
+    name: str
+
+    def rank(
+        self, candidates: Sequence[Candidate], shortfall: int, now: float
+    ) -> Sequence[Candidate]:
+        """Return *candidates*, the best victim first; *shortfall* is how many slots are needed."""
+        ...
+
+
+@runtime_checkable
+class ModelSource(Protocol):
+    """Finds models. Supplied by ``llm_router_register_model_sources``."""
+
+    name: str
+
+    def models(self) -> Sequence[Model]:
+        """Return the models that exist now. May read directories; called off the event loop."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Is told what happens. Supplied by ``llm_router_register_observers``."""
+
+    name: str
+
+    def on_event(self, event: RouterEvent) -> None:
+        """Take one event; called on the router's loop, so it must return at once."""
+        ...
+
+
+class PreparedPrompt(Struct, frozen=True, kw_only=True):
+    """What a chat format makes of a conversation."""
+
+    prompt: str
+    stops: tuple[str, ...] = ()
+    grammar: str = ""
+    triggers: tuple[str, ...] = ()
+
+
+class ChatParser(Protocol):
+    """Turns the generated text of one answer into deltas."""
+
+    def feed(self, text: str) -> Sequence[Delta]: ...
+
+    def finish(self) -> Sequence[Delta]: ...
+
+
+@runtime_checkable
+class ChatFormat(Protocol):
+    """Templates conversations and parses answers; made once per instance, in the worker.
+
+    Named by ``llm_router_register_chat_formats``; constructed with the template's source and the
+    texts of the beginning- and end-of-sequence tokens.
+    """
+
+    def __init__(self, template: str, bos: str, eos: str) -> None: ...
+
+    def prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        choice: str = "auto",
+    ) -> PreparedPrompt:
+        """Return the prompt.
+
+        Raises:
+            InvalidRequestError: the template cannot take these messages.
+        """
+        ...
+
+    def parser(self) -> ChatParser: ...

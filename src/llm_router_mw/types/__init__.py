@@ -1,0 +1,55 @@
+"""The words of the project: plain, frozen data that every floor may use."""
+
+from llm_router_mw.types.delta import (
+    ContentDelta,
+    Delta,
+    EmbeddingDelta,
+    FailureDelta,
+    FinishDelta,
+    FinishReason,
+    Timings,
+    Usage,
+)
+from llm_router_mw.types.failure import Failure
+from llm_router_mw.types.model import InstanceKey, LoadOptions, Model, ModelInfo, Pooling
+from llm_router_mw.types.reply import EmbeddingReply, TextReply
+from llm_router_mw.types.state import InstanceState, client_state
+from llm_router_mw.types.task import (
+    ChatTask,
+    CompletionTask,
+    EmbedTask,
+    GenerationTask,
+    Sampling,
+    Task,
+)
+from llm_router_mw.types.view import EventKind, ModelView, RouterEvent
+
+__all__ = [
+    "ChatTask",
+    "CompletionTask",
+    "ContentDelta",
+    "Delta",
+    "EmbedTask",
+    "EmbeddingDelta",
+    "EmbeddingReply",
+    "EventKind",
+    "Failure",
+    "FailureDelta",
+    "FinishDelta",
+    "FinishReason",
+    "GenerationTask",
+    "InstanceKey",
+    "InstanceState",
+    "LoadOptions",
+    "Model",
+    "ModelInfo",
+    "ModelView",
+    "Pooling",
+    "RouterEvent",
+    "Sampling",
+    "Task",
+    "TextReply",
+    "Timings",
+    "Usage",
+    "client_state",
+]

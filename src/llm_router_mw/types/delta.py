@@ -1,0 +1,60 @@
+"""What an instance answers, piece by piece; structured in the worker, the same for every door."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from llm_router_mw.types.failure import Failure
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens counted by the worker."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """Seconds of prompt processing and of generation (llama-server's ``timings``)."""
+
+    prompt_seconds: float = 0.0
+    predicted_seconds: float = 0.0
+
+
+class ContentDelta(Struct, frozen=True, tag="content"):
+    """Text of the answer; never half a character."""
+
+    text: str
+
+
+class EmbeddingDelta(Struct, frozen=True, tag="embedding"):
+    """One vector: ``index`` of its input, little-endian float32 ``vector`` of ``n_embd`` values."""
+
+    index: int
+    vector: bytes
+
+
+class FinishDelta(Struct, frozen=True, tag="finish"):
+    """The last delta of a request that went well (or was cancelled)."""
+
+    reason: FinishReason
+    usage: Usage
+    timings: Timings = Timings()
+
+
+class FailureDelta(Struct, frozen=True, tag="failure"):
+    """The last delta of a request that failed; it is raised as the error that it names."""
+
+    failure: Failure
+
+
+Delta = ContentDelta | EmbeddingDelta | FinishDelta | FailureDelta
+"""A request yields any number of content or embedding deltas, then one finish or failure."""

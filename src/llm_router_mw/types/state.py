@@ -1,0 +1,35 @@
+"""States of an instance, and the names under which clients see them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life, as the scheduler sees it."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    LOADED = "loaded"
+    DRAINING = "draining"
+    """Loaded, takes no new leases, stops when the last one ends."""
+    STOPPING = "stopping"
+    """Told to go; its memory and slot are still charged until the worker has exited."""
+    FAILED = "failed"
+    """The last load failed; see the cool-down in the snapshot."""
+
+
+ClientState = str
+
+# llama-server knows neither draining nor stopping: a draining model still answers, and a stopping
+# one is shown as what it was.
+_CLIENT_NAMES = {
+    InstanceState.DRAINING: "loaded",
+    InstanceState.STOPPING: "loaded",
+    InstanceState.FAILED: "unloaded",
+}
+
+
+def client_state(state: InstanceState) -> ClientState:
+    """Return llama-server's ``status.value`` for *state*."""
+    return _CLIENT_NAMES.get(state, state.value)

@@ -1,0 +1,155 @@
+"""The language between router and worker: length-prefixed msgpack frames over two pipes.
+
+A frame is a 4-byte little-endian length and a msgpack map whose ``type`` names the message.
+Nothing here does I/O: :func:`encode` makes bytes, :class:`Decoder` takes them in any portions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from llm_router_mw.errors import WireError
+from llm_router_mw.types import Delta, Failure, LoadOptions, ModelInfo, Task
+
+PROTOCOL = 1
+"""Raised whenever a message changes its meaning; both sides must agree."""
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+"""A longer frame means that the stream is out of step."""
+INITIAL_CREDIT = 256
+"""Deltas that a request may have under way before the reader has taken any."""
+_PREFIX_BYTES = 4
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """Router → worker, first of all."""
+
+    protocol: int
+    version: str
+
+
+class Load(Struct, frozen=True, tag="load"):
+    """Router → worker: load *path*. Answered by progress, then loaded or load_failed."""
+
+    path: str
+    options: LoadOptions
+    chat_formats: dict[str, str]
+    """Name → dotted name (``package.module:Class``) of every registered chat format."""
+    environ: dict[str, str] = {}
+    """Set before any backend starts (device visibility)."""
+
+
+class Submit(Struct, frozen=True, tag="submit"):
+    """Router → worker: run *task* as request *id*, with room for *credit* deltas."""
+
+    id: int
+    task: Task
+    credit: int = INITIAL_CREDIT
+
+
+class Credit(Struct, frozen=True, tag="credit"):
+    """Router → worker: *amount* more deltas of request *id* were taken by the reader."""
+
+    id: int
+    amount: int
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Router → worker: end request *id* at the next step."""
+
+    id: int
+
+
+class Stop(Struct, frozen=True, tag="stop"):
+    """Router → worker: abort a load under way, cancel all requests, exit."""
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """Worker → router, the answer to hello."""
+
+    protocol: int
+    version: str
+    pid: int
+
+
+class Progress(Struct, frozen=True, tag="progress"):
+    """Worker → router: fraction of the load that is done, 0 to 1."""
+
+    value: float
+
+
+class Loaded(Struct, frozen=True, tag="loaded"):
+    """Worker → router: the instance can take tasks."""
+
+    info: ModelInfo
+
+
+class LoadFailed(Struct, frozen=True, tag="load_failed"):
+    """Worker → router: the load ended without an instance; the worker exits."""
+
+    failure: Failure
+
+
+class Step(Struct, frozen=True, tag="step"):
+    """Worker → router: everything that one decode step gave, for all requests at once."""
+
+    deltas: list[tuple[int, Delta]]
+
+
+ToWorker = Hello | Load | Submit | Credit | Cancel | Stop
+ToRouter = Ready | Progress | Loaded | LoadFailed | Step
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: ToWorker | ToRouter) -> bytes:
+    """Return *message* as one frame."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise WireError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return len(body).to_bytes(_PREFIX_BYTES, "little") + body
+
+
+MessageT = TypeVar("MessageT")
+
+
+class Decoder(Generic[MessageT]):
+    """Cuts a byte stream into messages.
+
+    Raises:
+        WireError: a length over :data:`MAX_FRAME_BYTES`, or a body that is no known message.
+    """
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[MessageT]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[MessageT]:
+        """Add *data* and yield each message that is now complete."""
+        self._buffer += data
+        while len(self._buffer) >= _PREFIX_BYTES:
+            length = int.from_bytes(self._buffer[:_PREFIX_BYTES], "little")
+            if length > MAX_FRAME_BYTES:
+                raise WireError(f"a frame announces {length} bytes; the stream is out of step")
+            end = _PREFIX_BYTES + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_PREFIX_BYTES:end])
+            del self._buffer[:end]
+            try:
+                yield self._decoder.decode(body)
+            except msgspec.MsgspecError as error:
+                raise WireError(f"a frame is not a known message: {error}") from error
+
+
+def worker_decoder() -> Decoder[ToWorker]:
+    """Return the decoder of the worker's end."""
+    return Decoder(msgspec.msgpack.Decoder(ToWorker))
+
+
+def router_decoder() -> Decoder[ToRouter]:
+    """Return the decoder of the router's end."""
+    return Decoder(msgspec.msgpack.Decoder(ToRouter))

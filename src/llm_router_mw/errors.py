@@ -11,6 +11,8 @@ LLMRouterError
 │   ├── ModelNotLoadedError      400, autoload is off
 │   ├── AuthenticationError      401
 │   ├── ModelNotFoundError       404
+│   ├── PathNotFoundError        404
+│   ├── MethodNotAllowedError    405
 │   ├── ModelFileError           422, the file cannot be used
 │   │   └── InvalidGGUFError
 │   ├── RequestTooLargeError     413
@@ -118,6 +120,19 @@ class ModelNotFoundError(RequestError):
     status = 404
     error_type = "not_found_error"
     code = "model_not_found"
+
+
+class PathNotFoundError(RequestError):
+    """Nothing is served at that path."""
+
+    status = 404
+    error_type = "not_found_error"
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, but not for that HTTP method."""
+
+    status = 405
 
 
 class ModelFileError(RequestError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, Protocol, overload, runtime_checkable
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ from llm_router_mw.types import (
     Task,
     TextReply,
 )
+from llm_router_mw.wire import Load
 
 Clock = Callable[[], float]
 """Seconds on a clock that never goes back."""
@@ -87,7 +89,7 @@ class RouterContract(Protocol):
     def acquire(self, model: str, /) -> AbstractAsyncContextManager[LeaseContract]: ...
     @overload
     def acquire(
-        self, model: str, /, *models: str
+        self, model: str, second: str, /, *models: str
     ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
     def acquire(self, model: str, /, *models: str) -> AbstractAsyncContextManager[Any]:
         """Load or wait for the models and hold them; several names are taken all at once."""
@@ -118,6 +120,25 @@ class RouterContract(Protocol):
         ...
 
 
+class StartableRouter(RouterContract, Protocol):
+    """A router that its holder starts and stops with ``async with``, in one and the same task."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not yet been closed."""
+        ...
+
+    async def __aenter__(self) -> RouterContract: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+
 class ExitReport(Struct, frozen=True, kw_only=True):
     """How a worker ended."""
 
@@ -134,8 +155,8 @@ class EngineInstance(Protocol):
     @property
     def pid(self) -> int | None: ...
 
-    async def load(self, key: InstanceKey, progress: Callable[[float], None]) -> ModelInfo:
-        """Load the instance; *progress* is told fractions from 0 to 1.
+    async def load(self, order: Load, progress: Callable[[float], None]) -> ModelInfo:
+        """Load what *order* says; *progress* is told fractions from 0 to 1.
 
         Raises:
             LLMRouterError: it cannot be loaded, or its process ended.

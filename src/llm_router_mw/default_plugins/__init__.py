@@ -1,0 +1,1 @@
+"""Shipped hook implementations, one concern a file; reached by dotted name only."""

@@ -1,0 +1,155 @@
+"""Calls into the loop that owns a router, from any other loop or thread.
+
+The router's state is touched on its own loop only. A caller in another loop waits in a thread, so
+its loop stays free; when it is cancelled, so is the call, and what the call had already got is
+given back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal
+
+from llm_router_mw.protocols import DeltaStream
+from llm_router_mw.router.lease import Lease
+from llm_router_mw.router.verbs import LeaseVerbs
+from llm_router_mw.types import Delta, ModelInfo, RouterEvent, Task
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """Knows the owner loop. Made on it."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._home = threading.get_ident()
+
+    @property
+    def is_home(self) -> bool:
+        """Whether the caller is on the owner loop's thread."""
+        return threading.get_ident() == self._home
+
+    async def run(
+        self, call: Callable[[], Awaitable[T]], undo: Callable[[T], None] | None = None
+    ) -> T:
+        """Return what *call* returns on the owner loop.
+
+        If the caller is cancelled too late to cancel the call, *undo* gets its result there.
+        """
+        lock = threading.Lock()
+        abandoned = False
+
+        async def guarded() -> T:
+            result = await call()
+            with lock:
+                if abandoned and undo is not None:
+                    undo(result)
+            return result
+
+        future: Future[T] = self._portal.start_task_soon(guarded)
+        try:
+            # A limiter of its own: a long wait must not use up the loop's shared threads.
+            return await anyio.to_thread.run_sync(
+                future.result, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            )
+        except anyio.get_cancelled_exc_class():
+            with lock:
+                abandoned = True
+                late = future.done() and not future.cancelled() and future.exception() is None
+            if late and undo is not None:
+                self._portal.start_task_soon(undo, future.result())
+            future.cancel()
+            raise
+
+    def run_soon(self, call: Callable[[], None]) -> None:
+        """Have *call* made on the owner loop, without waiting for it."""
+        self._portal.start_task_soon(call)
+
+
+async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:
+    # StopAsyncIteration can't be carried by a future.
+    return await anext(iterator, None)
+
+
+class BridgedStream:
+    """A stream that runs on the owner loop and is read on another."""
+
+    def __init__(self, bridge: Bridge, start: Callable[[], DeltaStream]) -> None:
+        self._bridge = bridge
+        self._start = start
+        self._stream: DeltaStream | None = None
+        self._cancelled = False
+
+    def __aiter__(self) -> BridgedStream:
+        return self
+
+    async def __anext__(self) -> Delta:
+        delta = await self._bridge.run(self._next)
+        if delta is None:
+            raise StopAsyncIteration
+        return delta
+
+    async def _next(self) -> Delta | None:
+        if self._stream is None:
+            if self._cancelled:
+                return None
+            self._stream = self._start()
+        return await _next_or_none(self._stream)
+
+    def cancel(self) -> None:
+        self._bridge.run_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+
+class BridgedLease(LeaseVerbs):
+    """A lease that is held on the owner loop and used on another."""
+
+    def __init__(self, bridge: Bridge, lease: Lease) -> None:
+        self._bridge = bridge
+        self._lease = lease
+
+    @property
+    def model(self) -> str:
+        """Id of the leased model."""
+        return self._lease.model
+
+    @property
+    def info(self) -> ModelInfo:
+        """Facts about the loaded instance."""
+        return self._lease.info
+
+    def stream(self, task: Task, *, release: bool = False) -> BridgedStream:
+        """As ``Lease.stream``; the task starts when the first delta is asked for."""
+        return BridgedStream(self._bridge, lambda: self._lease.stream(task, release=release))
+
+    def release(self) -> None:
+        """Give the instance back. Idempotent."""
+        self._bridge.run_soon(self._lease.release)
+
+
+class BridgedEvents:
+    """A subscription that lives on the owner loop and is read on another."""
+
+    def __init__(self, bridge: Bridge, events: AsyncIterator[RouterEvent]) -> None:
+        self._bridge = bridge
+        self._events = events
+
+    def __aiter__(self) -> BridgedEvents:
+        return self
+
+    async def __anext__(self) -> RouterEvent:
+        event = await self._bridge.run(lambda: _next_or_none(self._events))
+        if event is None:
+            raise StopAsyncIteration
+        return event

@@ -1,0 +1,255 @@
+"""The router's end of the pipe to one worker (an ``EngineInstance``)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+
+from llm_router_mw import __version__
+from llm_router_mw.errors import (
+    LLMRouterError,
+    ModelLoadError,
+    WireError,
+    WorkerDiedError,
+    error_from,
+)
+from llm_router_mw.protocols import ExitReport
+from llm_router_mw.router.process import WorkerProcess, describe_exit
+from llm_router_mw.router.stream import RequestStream
+from llm_router_mw.types import ModelInfo, Task
+from llm_router_mw.wire import (
+    PROTOCOL,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    Progress,
+    Ready,
+    Step,
+    Stop,
+    Submit,
+    ToRouter,
+    ToWorker,
+    encode,
+    router_decoder,
+)
+
+logger = logging.getLogger("llm_router_mw.worker")
+
+_START_SECONDS = 60.0
+_LAST_FRAMES_SECONDS = 1.0
+
+
+class WorkerClient:
+    """Speaks with one worker process. Nothing happens unless ``run`` is running."""
+
+    def __init__(
+        self, process: WorkerProcess, *, stall_seconds: float, load_stall_seconds: float
+    ) -> None:
+        self._process = process
+        self._stall_seconds = stall_seconds
+        self._load_stall_seconds = load_stall_seconds
+        self._streams: dict[int, RequestStream] = {}
+        self._next_id = 1
+        self._outgoing, self._to_send = anyio.create_memory_object_stream[ToWorker](math.inf)
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._progress: Callable[[float], None] = lambda _: None
+        self._info: ModelInfo | None = None
+        self._error: LLMRouterError | None = None
+        self._report: ExitReport | None = None
+        self._greeted = anyio.Event()
+        self._settled = anyio.Event()
+        """The load has ended, one way or the other."""
+        self._moved = anyio.Event()
+        """The load has made progress; replaced after each."""
+        self._read_ended = anyio.Event()
+        self._gone = anyio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def usable(self) -> bool:
+        """Whether the worker can still be asked to load something."""
+        return not self._process.exited and self._error is None
+
+    async def run(self) -> None:
+        """Carry messages until the process is gone. However this ends, the process is gone too."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._read_log)
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._watch_exit)
+                await self._read()
+        finally:
+            self._tasks = None
+            await self._bury()
+
+    async def greet(self) -> None:
+        """Shake hands with the worker.
+
+        Raises:
+            ModelLoadError: it did not start, or speaks another version.
+        """
+        self._send(Hello(PROTOCOL, __version__))
+        with anyio.move_on_after(_START_SECONDS):
+            await self._greeted.wait()
+        if not self._greeted.is_set():
+            self.kill()
+            raise ModelLoadError(f"a worker did not start within {_START_SECONDS:g} s")
+        if self._error is not None:
+            raise ModelLoadError(f"a worker could not start: {self._error}")
+
+    async def load(self, order: Load, progress: Callable[[float], None]) -> ModelInfo:
+        self._progress = progress
+        self._send(order)
+        while not self._settled.is_set():
+            self._moved = anyio.Event()
+            with anyio.move_on_after(self._load_stall_seconds) as scope:
+                await self._moved.wait()
+            if scope.cancelled_caught and not self._settled.is_set():
+                self.kill()
+                raise ModelLoadError(
+                    f"loading made no progress for {self._load_stall_seconds:g} s and was given up"
+                )
+        if self._info is None:
+            assert self._error is not None
+            raise self._error
+        return self._info
+
+    async def settled(self) -> None:
+        """Return when the load has ended, one way or the other."""
+        await self._settled.wait()
+
+    def submit(self, task: Task, on_finished: Callable[[], None]) -> RequestStream:
+        request_id = self._next_id
+        self._next_id += 1
+
+        def finished() -> None:
+            self._streams.pop(request_id, None)
+            on_finished()
+
+        stream = RequestStream(request_id, self._send, finished, self._watch_stall)
+        if self._gone.is_set() or self._error is not None:
+            stream.fail(self._died())
+        else:
+            self._streams[request_id] = stream
+            self._send(Submit(request_id, task))
+        return stream
+
+    async def stop(self, timeout_seconds: float) -> None:
+        with anyio.CancelScope(shield=True):  # bounded: each rung of the ladder has its time
+            self._send(Stop())
+            for next_rung in (self._process.terminate, self._process.kill):
+                with anyio.move_on_after(timeout_seconds):
+                    await self._gone.wait()
+                    return
+                next_rung()
+            await self._gone.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def wait(self) -> ExitReport:
+        await self._gone.wait()
+        assert self._report is not None
+        return self._report
+
+    # The tasks
+
+    async def _read(self) -> None:
+        decoder = router_decoder()
+        try:
+            async for data in self._process.receive():
+                for message in decoder.feed(data):
+                    self._take(message)
+        except WireError as error:
+            logger.error("worker %s broke the protocol and is ended: %s", self.pid, error)
+            self._error = error
+            self.kill()
+        except anyio.BrokenResourceError:
+            pass  # the pipe broke with the process; the exit report says why
+        finally:
+            self._read_ended.set()
+
+    async def _write(self) -> None:
+        async for message in self._to_send:
+            try:
+                await self._process.send(encode(message))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # the worker is gone or going; its exit ends all requests
+
+    async def _read_log(self) -> None:
+        async for line in self._process.read_log():
+            logger.debug("worker %s: %s", self.pid, line)
+
+    async def _watch_exit(self) -> None:
+        report = await self._process.wait()
+        # What was written before the end is read first, and ends the requests as it says.
+        with anyio.move_on_after(_LAST_FRAMES_SECONDS):
+            await self._read_ended.wait()
+        self._report = report
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
+
+    async def _bury(self) -> None:
+        with anyio.CancelScope(shield=True):
+            self.kill()
+            if self._report is None:
+                self._report = await self._process.wait()
+            await self._process.aclose()
+        self._outgoing.close()
+        self._to_send.close()
+        error = self._died()
+        for stream in list(self._streams.values()):
+            stream.fail(error)
+        self._settle(error)
+        self._greeted.set()
+        self._gone.set()
+
+    # Messages
+
+    def _send(self, message: ToWorker) -> None:
+        # What is for a worker that is gone is dropped: its requests have ended with it.
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._outgoing.send_nowait(message)
+
+    def _take(self, message: ToRouter) -> None:
+        match message:
+            case Step(deltas):
+                for request_id, delta in deltas:
+                    stream = self._streams.get(request_id)
+                    if stream is not None:  # else it was cancelled meanwhile
+                        stream.feed(delta)
+            case Progress(value):
+                self._progress(value)
+                self._moved.set()
+            case Loaded(info):
+                self._info = info
+                self._settle(None)
+            case LoadFailed(failure):
+                self._settle(error_from(failure))
+                self._greeted.set()  # a worker of another version refuses instead of greeting
+            case Ready():
+                self._greeted.set()
+
+    def _settle(self, error: LLMRouterError | None) -> None:
+        if not self._settled.is_set():
+            self._error = error
+            self._settled.set()
+            self._moved.set()
+
+    def _died(self) -> LLMRouterError:
+        how = describe_exit(self._report) if self._report else "is being ended"
+        return WorkerDiedError(f"the worker of this model {how}; ask again to reload it")
+
+    def _watch_stall(self, stream: RequestStream) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(stream.watch_stall, self._stall_seconds)

@@ -1,0 +1,78 @@
+"""A lease: the right to use one instance, on the loop that owns the router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llm_router_mw.errors import LeaseExpiredError, LLMRouterError
+from llm_router_mw.protocols import DeltaStream, EngineInstance
+from llm_router_mw.router.verbs import LeaseVerbs
+from llm_router_mw.types import Model, ModelInfo, Task
+
+
+class Lease(LeaseVerbs):
+    """While it is held, the instance is not evicted. Made by ``Router.acquire``."""
+
+    def __init__(
+        self,
+        model: Model,
+        instance: EngineInstance,
+        info: ModelInfo,
+        on_released: Callable[[], None],
+    ) -> None:
+        self._model = model
+        self._instance = instance
+        self._info = info
+        self._on_released = on_released
+        self._running: set[DeltaStream] = set()
+        self._ended: LLMRouterError | None = None
+
+    @property
+    def model(self) -> str:
+        """Id of the leased model."""
+        return self._model.id
+
+    @property
+    def info(self) -> ModelInfo:
+        """Facts about the loaded instance."""
+        return self._info
+
+    @property
+    def held(self) -> bool:
+        return self._ended is None
+
+    def stream(self, task: Task, *, release: bool = False) -> DeltaStream:
+        """Start *task*; with *release* the lease ends as soon as the worker is done with it.
+
+        Raises:
+            LeaseExpiredError: the lease has been given back, or was taken.
+        """
+        if self._ended is not None:
+            raise self._ended
+
+        started: list[DeltaStream] = []  # still empty if the task ends before submit returns
+
+        def finished() -> None:
+            self._running.difference_update(started)
+            if release:
+                self.release()
+
+        stream = self._instance.submit(task, finished)
+        started.append(stream)
+        self._running.add(stream)
+        return stream
+
+    def release(self) -> None:
+        """Give the instance back; running streams of the lease are cancelled. Idempotent."""
+        self._end(LeaseExpiredError(f"the lease of {self.model!r} has been released"))
+
+    def revoke(self, error: LLMRouterError) -> None:
+        """End the lease from the router's side."""
+        self._end(error)
+
+    def _end(self, error: LLMRouterError) -> None:
+        if self._ended is None:
+            self._ended = error
+            for stream in tuple(self._running):
+                stream.cancel()
+            self._on_released()

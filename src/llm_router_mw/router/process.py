@@ -1,0 +1,154 @@
+"""A worker process as the operating system sees it: its pipes, its environment, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+
+import anyio
+import anyio.abc
+
+from llm_router_mw.protocols import ExitReport
+
+_LOG_LINES = 20
+_LAST_WORDS_SECONDS = 1.0
+
+# A worker runs native code on other people's files: it gets what it needs to run and to find its
+# devices, and none of the host app's secrets.
+_INHERITED = frozenset(
+    {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"}
+    | {"SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME"}
+)
+_INHERITED_PREFIXES = (
+    "LC_",
+    "PYTHON",
+    "COVERAGE_",  # so that measuring an app's tests measures the workers too
+    "OMP_",
+    "GOMP_",
+    "GGML_",
+    "CUDA_",
+    "NVIDIA_",
+    "HIP_",
+    "ROCR_",
+    "ROCM_",
+    "HSA_",
+    "VK_",
+    "GLIBC_TUNABLES",
+    "MALLOC_",
+)
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of *environ* that a worker may see, and the router's import path."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    kept["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    return kept
+
+
+class WorkerProcess:
+    """One child process with a framed channel on stdin and stdout and a log on stderr."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        self._process = process
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._log_ended = anyio.Event()
+
+    @classmethod
+    async def spawn(cls) -> WorkerProcess:
+        """Start a worker.
+
+        Raises:
+            OSError: the operating system refused.
+        """
+        # -P: the working directory must not shadow modules; -u would slow the log only.
+        command = [sys.executable, "-P", "-m", "llm_router_mw.worker"]
+        process = await anyio.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=worker_environment(os.environ),
+            start_new_session=True,  # Ctrl-C in the terminal is the router's business
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exited(self) -> bool:
+        return self._process.returncode is not None
+
+    async def send(self, data: bytes) -> None:
+        """Write *data* to the worker.
+
+        Raises:
+            anyio.BrokenResourceError: the worker is gone.
+        """
+        assert self._process.stdin is not None
+        await self._process.stdin.send(data)
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        """Yield what the worker writes, until it closes its end."""
+        assert self._process.stdout is not None
+        async for data in self._process.stdout:
+            yield data
+
+    async def read_log(self) -> AsyncIterator[str]:
+        """Yield the lines that the worker logs; the last ones are kept for the exit report."""
+        assert self._process.stderr is not None
+        rest = b""
+        try:
+            async for data in self._process.stderr:
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    text = line.decode(errors="replace").rstrip()
+                    self._log.append(text)
+                    yield text
+        finally:
+            self._log_ended.set()
+
+    async def wait(self) -> ExitReport:
+        """Return when the process is gone."""
+        exit_code = await self._process.wait()
+        with anyio.move_on_after(_LAST_WORDS_SECONDS):
+            await self._log_ended.wait()
+        return ExitReport(exit_code=exit_code, log_tail="\n".join(self._log))
+
+    def terminate(self) -> None:
+        if not self.exited:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if not self.exited:
+            self._process.kill()
+
+    async def aclose(self) -> None:
+        """Close the pipes of a process that is gone."""
+        with anyio.CancelScope(shield=True):
+            await self._process.aclose()
+
+
+def describe_exit(report: ExitReport) -> str:
+    """Return how the process ended, in words."""
+    if report.exit_code is None:
+        how = "never started"
+    elif report.exit_code >= 0:
+        how = f"exited with code {report.exit_code}"
+    else:
+        try:
+            name = signal.Signals(-report.exit_code).name
+        except ValueError:
+            name = str(-report.exit_code)
+        how = f"was ended by signal {name}"
+    last = report.log_tail.strip().rsplit("\n", 1)[-1]
+    return f"{how}; its last line: {last}" if last else how

@@ -1,0 +1,81 @@
+"""The engine ``process``: one worker process per instance, and a spare one at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.router.client import WorkerClient
+from llm_router_mw.router.process import WorkerProcess
+
+logger = logging.getLogger("llm_router_mw.worker")
+
+
+class ProcessEngine:
+    """Starts workers. A spare one, imported and idle, lets the next load skip the start-up."""
+
+    name = "process"
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._spare: WorkerClient | None = None
+        self._spare_lock = anyio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold the workers: when this is left, none of them is alive."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            if self._config.spare_worker:
+                tasks.start_soon(self._make_spare)
+            try:
+                yield
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    async def create(self) -> WorkerClient:
+        async with self._spare_lock:  # one that is being made is nearer than a new one
+            spare, self._spare = self._spare, None
+        client = spare if spare is not None and spare.usable else await self._start()
+        if self._config.spare_worker and self._tasks is not None:
+            self._tasks.start_soon(self._replace_spare, client)
+        return client
+
+    async def _start(self) -> WorkerClient:
+        if self._tasks is None:
+            raise ModelLoadError("the router is closing; no worker can be started")
+        try:
+            process = await WorkerProcess.spawn()
+        except OSError as error:
+            raise ModelLoadError(f"a worker process could not be started: {error}") from error
+        client = WorkerClient(
+            process,
+            stall_seconds=self._config.client_stall_seconds,
+            load_stall_seconds=self._config.load_stall_seconds,
+        )
+        self._tasks.start_soon(client.run)
+        await client.greet()
+        return client
+
+    async def _replace_spare(self, client: WorkerClient) -> None:
+        # Not while the load is under way: it needs the processor more.
+        await client.settled()
+        await self._make_spare()
+
+    async def _make_spare(self) -> None:
+        async with self._spare_lock:
+            if self._spare is not None and self._spare.usable:
+                return
+            try:
+                self._spare = await self._start()
+            except ModelLoadError as error:
+                # A load will meet the same trouble and tell its client.
+                logger.warning("no spare worker: %s", error)

@@ -1,0 +1,121 @@
+"""The router's end of one request: a bounded buffer between the worker and a slow reader."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from llm_router_mw.errors import ClientStalledError, LLMRouterError, error_from
+from llm_router_mw.types import Delta, FailureDelta, FinishDelta
+from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
+
+
+class Outbox(Protocol):
+    """Where a stream sends its messages to the worker."""
+
+    def __call__(self, message: Credit | Cancel, /) -> None: ...
+
+
+class RequestStream:
+    """The answer to one task (a ``DeltaStream``).
+
+    The worker may be ``INITIAL_CREDIT`` deltas ahead of the reader; then it pauses this request
+    alone. A reader that takes nothing for ``stall_seconds`` while the buffer is full is cancelled,
+    so that it can't hold an instance for ever.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        send: Outbox,
+        on_finished: Callable[[], None],
+        on_full: Callable[[RequestStream], None],
+    ) -> None:
+        self._id = request_id
+        self._send = send
+        self._on_finished = on_finished
+        self._on_full = on_full
+        self._buffer: deque[Delta] = deque()
+        self._taken = 0
+        self._unread = 0
+        self._error: LLMRouterError | None = None
+        self._finished = False
+        self._cancelled = False
+        self._wake = anyio.Event()
+        self._room = anyio.Event()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the worker no longer works on the request."""
+        return self._finished
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._buffer:
+            if self._error is not None:
+                raise self._error
+            if self._finished:
+                raise StopAsyncIteration
+            self._wake = anyio.Event()
+            await self._wake.wait()
+        delta = self._buffer.popleft()
+        self._give_credit()
+        return delta
+
+    def cancel(self) -> None:
+        if not self._finished and not self._cancelled:
+            self._cancelled = True
+            self._send(Cancel(self._id))
+
+    def feed(self, delta: Delta) -> None:
+        """Take a delta from the worker."""
+        if self._finished:
+            return
+        if isinstance(delta, FailureDelta):
+            self.fail(error_from(delta.failure))
+            return
+        self._buffer.append(delta)
+        if isinstance(delta, FinishDelta):
+            self._finish()
+        else:
+            self._unread += 1
+            if self._unread == INITIAL_CREDIT:
+                self._room = anyio.Event()
+                self._on_full(self)
+        self._wake.set()
+
+    def fail(self, error: LLMRouterError) -> None:
+        """End the request with *error*; what was buffered is still read first."""
+        if self._error is None and not self._finished:
+            self._error = error
+            self._finish()
+            self._wake.set()
+
+    async def watch_stall(self, stall_seconds: float) -> None:
+        """Cancel the request if its reader frees no room within *stall_seconds*."""
+        with anyio.move_on_after(stall_seconds) as scope:
+            await self._room.wait()
+        if scope.cancelled_caught and not self._finished:
+            self.cancel()
+            self.fail(
+                ClientStalledError(f"nothing was read for {stall_seconds:g} s; request cancelled")
+            )
+
+    def _give_credit(self) -> None:
+        # In batches: one message for many deltas. The finish needs no credit and earns none.
+        self._taken += 1
+        if self._taken >= INITIAL_CREDIT // 2 and not self._finished:
+            self._send(Credit(self._id, self._taken))
+            self._unread -= self._taken
+            self._taken = 0
+            self._room.set()
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._room.set()
+        self._on_finished()

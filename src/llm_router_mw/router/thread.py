@@ -1,0 +1,49 @@
+"""A router on an event loop of its own, for apps that have none to offer."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from contextlib import ExitStack
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from llm_router_mw.errors import RouterNotRunningError
+from llm_router_mw.protocols import StartableRouter
+
+
+class RouterThread:
+    """Runs a router in a thread: from the first ``start`` to ``stop`` or the interpreter's end."""
+
+    def __init__(self, router: StartableRouter) -> None:
+        self.router = router
+        self._lock = threading.Lock()
+        self._stack: ExitStack | None = None
+        self._portal: BlockingPortal | None = None
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """The way into the router's loop; raises RouterNotRunningError before ``start``."""
+        if self._portal is None:
+            raise RouterNotRunningError("the router's thread has not been started")
+        return self._portal
+
+    def start(self) -> None:
+        """Start the thread and the router; return when it runs. Idempotent, from any thread."""
+        with self._lock:
+            if self._stack is not None:
+                return
+            with ExitStack() as stack:
+                portal = stack.enter_context(start_blocking_portal(name="llm-router"))
+                stack.enter_context(portal.wrap_async_context_manager(self.router))
+                atexit.register(self.stop)
+                self._portal = portal
+                self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Stop the router and its thread. Idempotent."""
+        with self._lock:
+            stack, self._stack, self._portal = self._stack, None, None
+        if stack is not None:
+            atexit.unregister(self.stop)
+            stack.close()

@@ -93,10 +93,10 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     if not isinstance(named, Mapping):
         raise ConfigError("models must map names to paths or to dicts with a 'path'")
     entries = tuple(_model_entry(name, value, defaults) for name, value in named.items())
-    if given.get("models_dir") is not None:
-        given["models_dir"] = os.fspath(given["models_dir"])
+    if "models_dir" in given:
+        given["models_dir"] = _as_text(given["models_dir"])
     config = _convert(given, RouterConfig, "option")
-    _check_limits(config, _LIMITS)
+    _check_limits(config, _LIMITS, "option")
     return msgspec.structs.replace(config, models=entries, load=_load_options(defaults))
 
 
@@ -108,14 +108,14 @@ def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:
     about = {"path", "aliases", "tags"}
     options = {**defaults, **{key: item for key, item in value.items() if key not in about}}
     described = {key: item for key, item in value.items() if key in about}
-    described["path"] = os.fspath(described["path"])
+    described["path"] = _as_text(described["path"])
     entry = _convert({"id": name, **described}, ModelEntry, f"model {name!r}")
     return msgspec.structs.replace(entry, options=_load_options(options, f"model {name!r}"))
 
 
 def _load_options(options: Mapping[str, Any], where: str = "option") -> LoadOptions:
     converted = _convert(dict(options), LoadOptions, where)
-    _check_limits(converted, _LOAD_LIMITS)
+    _check_limits(converted, _LOAD_LIMITS, where)
     return converted
 
 
@@ -126,8 +126,13 @@ def _convert(value: dict[str, Any], kind: type[StructT], where: str) -> StructT:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _check_limits(struct: Struct, limits: Mapping[str, tuple[float, float]]) -> None:
+def _as_text(path: Any) -> Any:
+    """Return a path object as text; everything else is for the type check to judge."""
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+def _check_limits(struct: Struct, limits: Mapping[str, tuple[float, float]], where: str) -> None:
     for name, (low, high) in limits.items():
         value = getattr(struct, name)
         if not low <= value <= high:
-            raise ConfigError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+            raise ConfigError(f"{where}: {name} is {value}; it must be from {low:g} to {high:g}")

@@ -1,0 +1,22 @@
+"""Models for the end-to-end tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_models import write_tiny_bert, write_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of models: ``a``, ``b`` and ``slow`` never end by themselves, ``hello`` does."""
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_llama(folder / "a.gguf", seed=1, n_ctx_train=8192)
+    write_tiny_llama(folder / "b.gguf", seed=2, n_ctx_train=8192)
+    # Some milliseconds a token: long enough to act while it talks.
+    write_tiny_llama(folder / "slow.gguf", n_embd=512, n_layer=6, n_ctx_train=8192)
+    write_tiny_llama(folder / "hello.gguf", says=("Hello", " wor", "ld"))
+    write_tiny_bert(folder / "bert.gguf")
+    return folder

@@ -1,0 +1,112 @@
+"""Errors: the drawn tree is the real one, and what clients see survives the pipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from llm_router_mw import errors
+from llm_router_mw.errors import LLMRouterError, error_from
+from llm_router_mw.types import Failure
+
+
+def real_tree(base: type[LLMRouterError], depth: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield depth and name of *base* and all its descendants of the package."""
+    yield depth, base.__name__
+    for child in base.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from real_tree(child, depth + 1)
+
+
+def drawn_tree() -> Iterator[tuple[int, str]]:
+    """Yield depth and name of each class in the docstring's drawing."""
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"((?:[│├└─]+ *| {4})*)(\w+Error)\b", line)
+        if match:
+            assert len(match[1]) % 4 == 0
+            yield len(match[1]) // 4, match[2]
+
+
+def parents(tree: Iterator[tuple[int, str]]) -> dict[str, str | None]:
+    """Return class → base class."""
+    path: list[str] = []
+    found: dict[str, str | None] = {}
+    for depth, name in tree:
+        del path[depth:]
+        found[name] = path[-1] if path else None
+        path.append(name)
+    return found
+
+
+ALL = sorted(name for _, name in real_tree(LLMRouterError))
+
+# What clients depend on; an error that has no row is a 500 server_error.
+STATUSES = {
+    "InvalidRequestError": (400, "invalid_request_error", None),
+    "ContextExceededError": (400, "exceed_context_size_error", "context_length_exceeded"),
+    "ModelNotLoadedError": (400, "invalid_request_error", "model_not_loaded"),
+    "AuthenticationError": (401, "authentication_error", "invalid_api_key"),
+    "ModelNotFoundError": (404, "not_found_error", "model_not_found"),
+    "PathNotFoundError": (404, "not_found_error", None),
+    "MethodNotAllowedError": (405, "invalid_request_error", None),
+    "ClientStalledError": (408, "server_error", "client_stalled"),
+    "RequestTooLargeError": (413, "invalid_request_error", "request_too_large"),
+    "ModelFileError": (422, "invalid_request_error", "model_file_unusable"),
+    "InvalidGGUFError": (422, "invalid_request_error", "model_file_invalid"),
+    "NotSupportedError": (501, "not_supported_error", None),
+    "ModelLoadError": (502, "server_error", "model_load_failed"),
+    "WorkerDiedError": (502, "server_error", "worker_died"),
+    "RouterNotRunningError": (503, "unavailable_error", None),
+    "QueueTimeoutError": (503, "unavailable_error", "queue_timeout"),
+    "ModelCoolingDownError": (503, "unavailable_error", "model_cooling_down"),
+    "ModelUnloadedError": (503, "unavailable_error", "model_unloaded"),
+    "LeaseExpiredError": (503, "unavailable_error", "lease_expired"),
+}
+BASES = {
+    "RequestError": (400, "invalid_request_error", None),
+    "AvailabilityError": (503, "unavailable_error", None),
+}
+
+
+def test_the_drawn_tree_is_the_real_one() -> None:
+    assert parents(drawn_tree()) == parents(real_tree(LLMRouterError))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_clients_see_the_status_of_the_condition(name: str) -> None:
+    kind = getattr(errors, name)
+    expected = (STATUSES | BASES).get(name, (500, "server_error", None))
+    assert (kind.status, kind.error_type, kind.code) == expected
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_error_is_named_and_documented(name: str) -> None:
+    assert name.endswith("Error")
+    assert getattr(errors, name).__doc__
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_error_survives_the_pipe(name: str) -> None:
+    sent = getattr(errors, name)("it went wrong", param="model", retry_after_seconds=2.5, n=[1])
+    frame = msgspec.msgpack.encode(sent.to_failure())
+    received = error_from(msgspec.msgpack.decode(frame, type=Failure))
+    assert type(received) is type(sent)
+    assert str(received) == received.message == "it went wrong"
+    assert received.param == "model"
+    assert received.retry_after_seconds == 2.5
+    assert received.fields == sent.fields
+
+
+def test_an_error_without_fields_names_none() -> None:
+    error = LLMRouterError("it went wrong")
+    assert error.param is None
+    assert error.retry_after_seconds is None
+
+
+def test_a_failure_of_unknown_kind_is_still_an_error() -> None:
+    error = error_from(Failure(kind="NewerError", message="it went wrong"))
+    assert type(error) is LLMRouterError
+    assert error.message == "it went wrong"

@@ -405,6 +405,26 @@ class TestUnload:
         assert world.unload("a") == ["stop a"]
 
 
+class TestShutdown:
+    def test_everybody_hears_of_it_and_every_worker_stops(self) -> None:
+        world = World(models_max=2)
+        (lease,) = world.granted[world.serve("a")]
+        world.ask("b")
+        waiting = world.ask("c")
+        done = world.send(events.Shutdown())
+        assert f"reject {waiting}: RouterNotRunningError" in done
+        assert {"stop a", "stop b"} <= set(done)
+        assert world.revoked[lease].kind == "RouterNotRunningError"
+
+    def test_nothing_is_granted_or_started_afterwards(self) -> None:
+        world = World()
+        world.idle("a")
+        world.send(events.Shutdown())
+        request = world.ask("a")
+        assert world.rejected[request].kind == "RouterNotRunningError"
+        assert world.exited("a") == []
+
+
 class TestPreload:
     def test_it_loads_without_a_lease(self) -> None:
         world = World()

@@ -177,8 +177,12 @@ def write_tiny_bert(
     n_embd: int = 32,
     n_layer: int = 2,
     n_head: int = 4,
+    ranks: bool = False,
 ) -> Path:
-    """Write a BERT-shaped encoder with a word-piece tokenizer, and return its path."""
+    """Write a BERT-shaped encoder with a word-piece tokenizer, and return its path.
+
+    One that *ranks* has a classification head with one output, for pooling ``rank``.
+    """
     rng = np.random.default_rng(seed)
     texts = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     types = [TokenType.CONTROL] * len(texts)
@@ -230,6 +234,10 @@ def write_tiny_bert(
     for norm in norms:
         writer.add_tensor(f"{norm}.weight", np.ones(n_embd, np.float32))
         writer.add_tensor(f"{norm}.bias", zeros(n_embd))
+    if ranks:
+        for part, rows in {"cls": n_embd, "cls.output": 1}.items():
+            writer.add_tensor(f"{part}.weight", matrix(rows, n_embd))
+            writer.add_tensor(f"{part}.bias", zeros(rows))
     _write(writer)
     return path
 

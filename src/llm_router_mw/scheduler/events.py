@@ -67,4 +67,10 @@ class Tick(Struct, frozen=True):
     """The time of the last ``SetTimer`` has come."""
 
 
-Event = Request | Cancelled | Released | Unload | Loaded | LoadFailed | WorkerExited | Tick
+class Shutdown(Struct, frozen=True):
+    """The router closes: nothing is granted or started from here on."""
+
+
+Event = (
+    Request | Cancelled | Released | Unload | Loaded | LoadFailed | WorkerExited | Tick | Shutdown
+)

@@ -24,6 +24,7 @@ from llm_router_mw.errors import (
     ModelNotLoadedError,
     ModelUnloadedError,
     QueueTimeoutError,
+    RouterNotRunningError,
     WorkerDiedError,
 )
 from llm_router_mw.protocols import EvictionPolicy
@@ -56,6 +57,7 @@ class Scheduler:
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
         self._timer: float | None = None
+        self._closing = False
         self._actions: list[actions.Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.Request: self._on_request,
@@ -66,6 +68,7 @@ class Scheduler:
             events.LoadFailed: self._on_load_failed,
             events.WorkerExited: self._on_worker_exited,
             events.Tick: self._on_tick,
+            events.Shutdown: self._on_shutdown,
         }
 
     # What monitoring may ask
@@ -115,6 +118,8 @@ class Scheduler:
     def _refusal(
         self, instance: Instance, model: str, request: events.Request, now: float
     ) -> LLMRouterError | None:
+        if self._closing:
+            return RouterNotRunningError("the router is closing")
         if 0 < self._models_max < len(set(request.instances)):
             return InvalidRequestError(
                 f"{len(set(request.instances))} models cannot be held at once: models_max is "
@@ -203,6 +208,15 @@ class Scheduler:
 
     def _on_tick(self, event: events.Tick, now: float) -> None:
         self._timer = None
+
+    def _on_shutdown(self, event: events.Shutdown, now: float) -> None:
+        self._closing = True
+        for waiter in list(self._queue.values()):
+            self._reject(waiter, RouterNotRunningError("the router is closing"))
+        for instance in self._instances.values():
+            self._revoke_all(instance, RouterNotRunningError("the router is closing"), now)
+            if instance.occupies_slot and instance.state is not InstanceState.STOPPING:
+                self._stop(instance, "the router is closing")
 
     # What follows from every event
 

@@ -1,0 +1,166 @@
+"""The shared context of an instance: one batch of rows at a time, and the sequences' memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+from llm_router_mw.engine.model import LoadedModel
+from llm_router_mw.engine.native import llama, log
+from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.types import LoadOptions
+
+DEFAULT_N_CTX = 8192
+"""Tokens of context at most, where nobody asked for a number."""
+_MAX_PHYSICAL_BATCH = 512
+_POOLING = {
+    "": llama.LLAMA_POOLING_TYPE_UNSPECIFIED,
+    "none": llama.LLAMA_POOLING_TYPE_NONE,
+    "mean": llama.LLAMA_POOLING_TYPE_MEAN,
+    "cls": llama.LLAMA_POOLING_TYPE_CLS,
+    "last": llama.LLAMA_POOLING_TYPE_LAST,
+    "rank": llama.LLAMA_POOLING_TYPE_RANK,
+}
+
+
+class Context:
+    """A ``llama_context`` and the batch that is filled for its next step.
+
+    The arrays of the batch are made once and written in place: per token, nothing is allocated.
+    """
+
+    def __init__(self, model: LoadedModel, options: LoadOptions) -> None:
+        """Make the context of *model*.
+
+        Raises:
+            ModelLoadError: there is no room for it, or the model cannot work as asked.
+        """
+        self._options = options
+        self.pointer = llama.llama_init_from_model(model.pointer, self._parameters(model))
+        if not self.pointer:
+            raise ModelLoadError(
+                "llama.cpp could not create the context: "
+                f"{log.last_errors() or 'it gave no reason'}; a smaller n_ctx or n_batch needs "
+                "less memory"
+            )
+        self.n_ctx: int = llama.llama_n_ctx(self.pointer)
+        if model.positions_are_learned:
+            self.n_ctx = min(self.n_ctx, model.n_ctx_train)
+        self.n_batch: int = llama.llama_n_batch(self.pointer)
+        self.n_parallel = options.n_parallel
+        self._memory = llama.llama_get_memory(self.pointer)
+        self._compute = llama.llama_encode if model.has_encoder else llama.llama_decode
+        self.generates = bool(self._memory) and not model.has_encoder
+        """Whether text can be generated: that takes a memory, and nothing to be encoded before."""
+        self._make_batch()
+
+    def _parameters(self, model: LoadedModel) -> Any:
+        options = self._options
+        n_threads = options.n_threads or usable_cores()
+        n_ctx = options.n_ctx or min(model.n_ctx_train, DEFAULT_N_CTX)
+        n_batch = max(options.n_batch, options.n_parallel)
+        parameters = llama.llama_context_default_params()
+        parameters.n_ctx = n_ctx
+        parameters.n_batch = n_batch
+        parameters.n_seq_max = options.n_parallel
+        parameters.kv_unified = True
+        parameters.n_threads = parameters.n_threads_batch = n_threads
+        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+        parameters.swa_full = False
+        parameters.pooling_type = _POOLING[options.pooling]
+        parameters.embeddings = bool(options.pooling)
+        if options.pooling:
+            # Pooling looks at whole inputs, so each must fit one physical batch, all rows output.
+            parameters.n_ubatch = n_batch
+            parameters.n_outputs_max = parameters.n_outputs_max_per_seq = 0
+        else:
+            parameters.n_ubatch = min(n_batch, _MAX_PHYSICAL_BATCH)
+            parameters.n_outputs_max = options.n_parallel
+        return parameters
+
+    def _make_batch(self) -> None:
+        size = self.n_batch
+        # Any: ctypes arrays take slices of plain numbers, which their annotations do not know.
+        self._tokens: Any = (ctypes.c_int32 * size)()
+        self._positions: Any = (ctypes.c_int32 * size)()
+        self._sequences: Any = (ctypes.c_int32 * size)()
+        self._outputs: Any = (ctypes.c_int8 * size)()
+        counts = (ctypes.c_int32 * size)(*[1] * size)
+        base, width = ctypes.addressof(self._sequences), ctypes.sizeof(ctypes.c_int32)
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        addresses = [base + row * width for row in range(size)]
+        rows = (pointer * size)(*[ctypes.cast(address, pointer) for address in addresses])
+        self._batch = llama.llama_batch(
+            0, self._tokens, None, self._positions, counts, rows, self._outputs
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the batch: those of the last step, until :meth:`clear`."""
+        rows: int = self._batch.n_tokens
+        return rows
+
+    def clear(self) -> None:
+        """Begin a new batch."""
+        self._batch.n_tokens = 0
+
+    def add(self, tokens: list[int], position: int, sequence: int, output: int) -> int:
+        """Add a row per token of *sequence*, the first at *position*; return the last row.
+
+        The last *output* rows give logits or embeddings.
+        """
+        start, size = self.n_rows, len(tokens)
+        end = start + size
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = list(range(position, position + size))
+        self._sequences[start:end] = [sequence] * size
+        self._outputs[start:end] = bytes(size - output) + b"\x01" * output
+        self._batch.n_tokens = end
+        return end - 1
+
+    def compute(self) -> int:
+        """Run the batch; return llama.cpp's code: 0 is success, 1 no room, below 0 an error."""
+        code: int = self._compute(self.pointer, self._batch)
+        return code
+
+    def remove(self, sequence: int) -> None:
+        """Forget *sequence*."""
+        if self._memory:
+            llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def embedding(self, sequence: int, length: int) -> list[float]:
+        """Return *length* floats that the last step pooled for *sequence*."""
+        values: list[float] = llama.llama_get_embeddings_seq(self.pointer, sequence)[:length]
+        return values
+
+    def warm_up(self, token: int) -> None:
+        """Run one row, so that the first request finds weights read and buffers touched.
+
+        Raises:
+            ModelLoadError: the model loads but cannot compute.
+        """
+        llama.llama_set_warmup(self.pointer, True)
+        self.clear()
+        self.add([token], 0, 0, 1)
+        code = self.compute()
+        llama.llama_synchronize(self.pointer)
+        llama.llama_set_warmup(self.pointer, False)
+        self.remove(0)
+        self.clear()
+        if code != 0:
+            raise ModelLoadError(
+                f"llama.cpp loaded the model but cannot compute with it (code {code}): "
+                f"{log.last_errors() or 'it gave no reason'}"
+            )
+
+    def close(self) -> None:
+        """Free the context."""
+        llama.llama_free(self.pointer)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,205 @@
+"""The engine of one instance: it loads a model, takes tasks, and gives deltas step by step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from time import perf_counter
+from typing import Protocol
+
+from llm_router_mw.engine.context import Context
+from llm_router_mw.engine.embedding import EmbeddingLoop
+from llm_router_mw.engine.generating import GenerationLoop
+from llm_router_mw.engine.model import LoadedModel, LoadProgress, load_model
+from llm_router_mw.engine.native import llama, log
+from llm_router_mw.engine.outlet import Outlet, Sink
+from llm_router_mw.engine.prompt import PromptReader
+from llm_router_mw.errors import LLMRouterError, ModelLoadError, WireError
+from llm_router_mw.protocols import ChatFormat
+from llm_router_mw.types import Delta, FailureDelta, FinishDelta, LoadOptions, ModelInfo, Task
+
+logger = logging.getLogger("llm_router_mw.engine")
+
+Output = Callable[[list[tuple[int, Delta]]], None]
+"""Takes everything that one step gave: pairs of request id and delta."""
+
+
+class _Loop(Protocol):
+    """What works on the tasks of an instance."""
+
+    def start(self, task: Task, outlet: Outlet) -> None: ...
+
+    def cancel(self, outlet: Outlet) -> FinishDelta: ...
+
+    def step(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Engine:
+    """Holds one model and its shared context. Not thread-safe: one thread makes all calls.
+
+    Requests are known by ids that the caller chooses. Nothing happens between calls: whoever owns
+    the engine calls :meth:`step` until it returns False, and again after any other call.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._sink: Sink = []
+        self._outlets: dict[int, Outlet] = {}
+        self._model: LoadedModel | None = None
+        self._context: Context | None = None
+        self._loop: _Loop | None = None
+
+    def load(
+        self,
+        path: str,
+        options: LoadOptions,
+        chat_formats: Mapping[str, str],
+        progress: LoadProgress = lambda fraction: True,
+    ) -> ModelInfo:
+        """Load the model in *path*; *chat_formats* maps names to dotted names.
+
+        Raises:
+            ModelFileError: the file is missing or cannot be read.
+            ModelLoadError: it cannot be loaded as asked.
+            LoadAbortedError: *progress* returned False.
+        """
+        started_at = perf_counter()
+        log.install()
+        llama.llama_backend_init()
+        model = self._model = load_model(path, options, progress)
+        context = self._context = Context(model, options)
+        if not options.pooling and not context.generates:
+            raise ModelLoadError(
+                "this model cannot generate text, only embeddings; set its load option pooling, "
+                "for example to 'mean'"
+            )
+        self._loop = self._make_loop(model, context, options, chat_formats)
+        context.warm_up(model.vocab.bos or 0)
+        log.clear()
+        return ModelInfo(
+            n_ctx=context.n_ctx,
+            n_ctx_train=model.n_ctx_train,
+            n_vocab=model.vocab.size,
+            n_embd=model.n_embd,
+            n_params=model.n_params,
+            size_bytes=model.size_bytes,
+            n_parallel=options.n_parallel,
+            load_seconds=perf_counter() - started_at,
+            description=model.description,
+        )
+
+    def _make_loop(
+        self,
+        model: LoadedModel,
+        context: Context,
+        options: LoadOptions,
+        chat_formats: Mapping[str, str],
+    ) -> _Loop:
+        if options.pooling:
+            return EmbeddingLoop(context, model, options.pooling)
+        chat_format = _make_chat_format(model, options, chat_formats)
+        return GenerationLoop(context, model.vocab, PromptReader(model.vocab, chat_format))
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the last batch that was computed."""
+        return self._context.n_rows if self._context is not None else 0
+
+    def submit(self, request_id: int, task: Task, credit: int) -> None:
+        """Take *task* on; it may give *credit* deltas before more credit comes.
+
+        Raises:
+            WireError: a request of that id is under way.
+        """
+        if request_id in self._outlets:
+            raise WireError(f"request {request_id} is already under way")
+        outlet = self._outlets[request_id] = Outlet(request_id, credit, self._sink)
+        try:
+            self._require_loop().start(task, outlet)
+        except LLMRouterError as error:
+            outlet.end(FailureDelta(error.to_failure()))
+        # One request that the engine stumbles over must not take the others down.
+        except Exception as error:
+            logger.exception("request %d failed", request_id)
+            outlet.end(FailureDelta(LLMRouterError(f"the request failed: {error}").to_failure()))
+        outlet.flush()
+
+    def credit(self, request_id: int, amount: int) -> None:
+        """Let request *request_id* give *amount* more deltas; unknown ids are over already."""
+        outlet = self._outlets.get(request_id)
+        if outlet is not None:
+            outlet.add_credit(amount)
+            outlet.flush()
+
+    def cancel(self, request_id: int) -> None:
+        """End request *request_id* at the next step; unknown ids are over already."""
+        outlet = self._outlets.get(request_id)
+        if outlet is None:
+            return
+        if not outlet.ended:
+            outlet.end(self._require_loop().cancel(outlet))
+        outlet.discard()
+        outlet.flush()
+
+    def cancel_all(self) -> None:
+        """End all requests, and give out what there is to say about it."""
+        for request_id in tuple(self._outlets):
+            self.cancel(request_id)
+        self._emit()
+
+    def step(self) -> bool:
+        """Decode one batch and give its deltas out; return False if there was nothing to do."""
+        try:
+            worked = self._require_loop().step()
+        finally:
+            self._emit()
+        return worked
+
+    def close(self) -> None:
+        """Free everything, in the order in which it depends on each other. Idempotent."""
+        if self._loop is not None:
+            self._loop.close()
+        if self._context is not None:
+            self._context.close()
+        if self._model is not None:
+            self._model.close()
+        self._loop = self._context = self._model = None
+
+    def _require_loop(self) -> _Loop:
+        if self._loop is None:
+            raise WireError("a request came before a model was loaded")
+        return self._loop
+
+    def _emit(self) -> None:
+        if not self._sink:
+            return
+        deltas = self._sink.copy()
+        self._sink.clear()
+        for request_id, delta in deltas:
+            if isinstance(delta, (FinishDelta, FailureDelta)):
+                del self._outlets[request_id]
+        self._output(deltas)
+
+
+def _make_chat_format(
+    model: LoadedModel, options: LoadOptions, chat_formats: Mapping[str, str]
+) -> ChatFormat | LLMRouterError:
+    name = options.chat_format
+    dotted = chat_formats.get(name)
+    if dotted is None:
+        known = ", ".join(sorted(chat_formats)) or "none"
+        raise ModelLoadError(f"there is no chat format {name!r}; registered are: {known}")
+    module, _, attribute = dotted.partition(":")
+    try:
+        factory: type[ChatFormat] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelLoadError(f"the chat format {name!r} cannot be imported: {error}") from error
+    template = options.chat_template or model.chat_template
+    try:
+        return factory(template, model.vocab.bos_text, model.vocab.eos_text)
+    except LLMRouterError as error:
+        logger.warning("chat requests will be refused: %s", error)
+        return error

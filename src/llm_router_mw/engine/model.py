@@ -1,0 +1,103 @@
+"""Loading a model's weights, and the facts that its file tells."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+from llm_router_mw.engine.native import llama, log
+from llm_router_mw.engine.vocab import Vocab
+from llm_router_mw.errors import ModelFileError, ModelLoadError
+from llm_router_mw.types import LoadOptions
+
+LoadProgress = Callable[[float], bool]
+"""Is told the fraction of the load that is done; False aborts it."""
+_DESCRIPTION_BYTES = 256
+
+
+class LoadAbortedError(Exception):
+    """The progress callback said no."""
+
+
+class LoadedModel:
+    """The weights of a model, in memory until :meth:`close`."""
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+        self.vocab = Vocab(pointer)
+        self.n_ctx_train: int = llama.llama_model_n_ctx_train(pointer)
+        self.n_embd: int = llama.llama_model_n_embd_out(pointer)
+        self.n_params: int = llama.llama_model_n_params(pointer)
+        self.size_bytes: int = llama.llama_model_size(pointer)
+        self.has_encoder: bool = llama.llama_model_has_encoder(pointer)
+
+    @property
+    def description(self) -> str:
+        """Architecture, size and quantisation, as llama.cpp words it."""
+        buffer = ctypes.create_string_buffer(_DESCRIPTION_BYTES)
+        llama.llama_model_desc(self.pointer, buffer, _DESCRIPTION_BYTES)
+        return buffer.value.decode(errors="replace")
+
+    @property
+    def chat_template(self) -> str:
+        """The file's own chat template; empty if it has none."""
+        template: bytes | None = llama.llama_model_chat_template(self.pointer, None)
+        return (template or b"").decode(errors="replace")
+
+    @property
+    def positions_are_learned(self) -> bool:
+        """Whether the model has no rotary positions, and so none beyond its training length."""
+        return bool(llama.llama_model_rope_type(self.pointer) == llama.LLAMA_ROPE_TYPE_NONE)
+
+    @property
+    def n_scores(self) -> int:
+        """Outputs of the classification head, for pooling ``rank``."""
+        count: int = llama.llama_model_n_cls_out(self.pointer)
+        return count
+
+    def close(self) -> None:
+        """Free the weights. Everything made from the model must be gone already."""
+        llama.llama_model_free(self.pointer)
+
+
+def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> LoadedModel:
+    """Load the weights in *path* as *options* say.
+
+    Raises:
+        ModelFileError: the file is missing or cannot be read.
+        ModelLoadError: llama.cpp refused it; the message holds its own words.
+        LoadAbortedError: *progress* returned False.
+    """
+    # Clients see these messages, and need not know where files lie.
+    name = os.path.basename(path)
+    if not os.path.isfile(path):
+        raise ModelFileError(f"the model's file {name!r} does not exist; check its path")
+    if not os.access(path, os.R_OK):
+        raise ModelFileError(f"the model's file {name!r} cannot be read; check its permissions")
+    aborted = False
+
+    def on_progress(fraction: float, _: object) -> bool:
+        nonlocal aborted
+        aborted = aborted or not progress(fraction)
+        return not aborted
+
+    parameters = llama.llama_model_default_params()
+    parameters.n_gpu_layers = options.n_gpu_layers
+    parameters.load_mode = (
+        llama.LLAMA_LOAD_MODE_MMAP if options.use_mmap else llama.LLAMA_LOAD_MODE_NONE
+    )
+    parameters.progress_callback = llama.llama_progress_callback(on_progress)
+    log.clear()
+    pointer = llama.llama_model_load_from_file(os.fsencode(path), parameters)
+    if aborted:
+        raise LoadAbortedError
+    if not pointer:
+        reason = log.last_errors() or "it gave no reason"
+        raise ModelLoadError(f"llama.cpp could not load {name!r}: {reason.replace(path, name)}")
+    model = LoadedModel(pointer)
+    if not model.vocab.usable:
+        model.close()
+        raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
+    return model

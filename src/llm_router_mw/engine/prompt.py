@@ -1,0 +1,86 @@
+"""From a task to what the engine works on: tokens, stop strings, a parser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from llm_router_mw.engine.chat_template import ContentParser
+from llm_router_mw.engine.vocab import Vocab
+from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
+from llm_router_mw.protocols import ChatFormat, ChatParser
+from llm_router_mw.types import ChatTask, CompletionTask
+
+
+class Prompt(Struct, frozen=True):
+    """A prompt that is ready to be decoded."""
+
+    tokens: list[int]
+    stops: tuple[str, ...]
+    parser: ChatParser
+
+
+class PromptReader:
+    """Reads the prompts of one instance."""
+
+    def __init__(self, vocab: Vocab, chat_format: ChatFormat | LLMRouterError) -> None:
+        """Read with *vocab*; where the chat format could not be made, its error takes its place.
+
+        A model whose template is broken still completes prompts.
+        """
+        self._vocab = vocab
+        self._chat_format = chat_format
+
+    def read(self, task: ChatTask | CompletionTask) -> Prompt:
+        """Return the prompt of *task*.
+
+        Raises:
+            InvalidRequestError: it cannot be made into tokens; ``param`` names the field.
+            NotSupportedError: the chat format asks for what the engine cannot do.
+        """
+        if isinstance(task, ChatTask):
+            return self._read_chat(task)
+        tokens = read_tokens(self._vocab, task.prompt, "prompt")
+        return Prompt(self._not_empty(tokens, "prompt"), task.stop, ContentParser())
+
+    def _read_chat(self, task: ChatTask) -> Prompt:
+        if isinstance(self._chat_format, LLMRouterError):
+            raise self._chat_format
+        prepared = self._chat_format.prepare(task.messages)
+        if prepared.grammar:
+            raise NotSupportedError("the model's chat format needs grammars, which are not there")
+        text = prepared.prompt
+        # The tokenizer adds the beginning by itself; most templates write it too.
+        if self._vocab.adds_bos and self._vocab.bos_text:
+            text = text.removeprefix(self._vocab.bos_text)
+        tokens = read_tokens(self._vocab, text, "messages")
+        stops = (*task.stop, *prepared.stops)
+        return Prompt(self._not_empty(tokens, "messages"), stops, self._chat_format.parser())
+
+    def _not_empty(self, tokens: list[int], param: str) -> list[int]:
+        if tokens:
+            return tokens
+        if self._vocab.bos is None:
+            raise InvalidRequestError(f"{param} is empty; send some text", param=param)
+        return [self._vocab.bos]
+
+
+def read_tokens(vocab: Vocab, given: str | Sequence[int], param: str) -> list[int]:
+    """Return the tokens of a text; tokens are only checked.
+
+    Raises:
+        InvalidRequestError: the text is no valid text, or a token is not in the vocabulary.
+    """
+    if isinstance(given, str):
+        try:
+            return vocab.tokenize(given)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{param}: {error.message}", param=param) from error
+    for token in given:
+        if not 0 <= token < vocab.size:
+            raise InvalidRequestError(
+                f"{param} holds the token {token}; this model's tokens are 0 to {vocab.size - 1}",
+                param=param,
+            )
+    return list(given)

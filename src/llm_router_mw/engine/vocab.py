@@ -1,0 +1,76 @@
+"""The vocabulary of a model: text to tokens and back."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from llm_router_mw.engine.native import llama
+from llm_router_mw.errors import InvalidRequestError
+
+_NO_TOKEN = -1
+_PIECE_BYTES = 256
+
+
+class Vocab:
+    """Tokenises and detokenises. Lives as long as the model that it belongs to."""
+
+    def __init__(self, model: Any) -> None:
+        self._vocab = llama.llama_model_get_vocab(model)
+        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        self.usable: bool = llama.llama_vocab_type(self._vocab) != llama.LLAMA_VOCAB_TYPE_NONE
+        """Whether there is one at all; llama.cpp aborts the process that uses none."""
+        self.size: int = llama.llama_vocab_n_tokens(self._vocab)
+        self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
+        bos = llama.llama_vocab_bos(self._vocab)
+        self.bos: int | None = None if bos == _NO_TOKEN else bos
+        self.bos_text = self._text(bos)
+        self.eos_text = self._text(llama.llama_vocab_eos(self._vocab))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of *text*: special ones parsed, and added if the model wants them.
+
+        Raises:
+            InvalidRequestError: the text holds half a surrogate pair.
+        """
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                f"the text cannot be written as UTF-8 ({error.reason} at character {error.start});"
+                " send whole characters"
+            ) from error
+        # A token is at least a byte; special ones come on top.
+        room = len(data) + 4
+        while True:
+            tokens = (ctypes.c_int32 * room)()
+            count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """Return the text of *token*: nothing for control tokens, maybe a part of a character."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether *token* ends a generation."""
+        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+
+    def _read_piece(self, token: int) -> bytes:
+        while True:
+            room = len(self._buffer)
+            size = llama.llama_token_to_piece(self._vocab, token, self._buffer, room, 0, False)
+            if size >= 0:
+                return self._buffer.raw[:size]
+            self._buffer = ctypes.create_string_buffer(-size)
+
+    def _text(self, token: int) -> str:
+        if token == _NO_TOKEN:
+            return ""
+        text: bytes = llama.llama_vocab_get_text(self._vocab, token)
+        return text.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The child process that holds one instance, and its end of the pipe."""

@@ -1,0 +1,32 @@
+"""``python -m llm_router_mw.worker``: started by the router, speaks frames on its stdin and stdout.
+
+The order matters: the channel is taken before anything can print, and the reader runs before the
+engine is imported, so that the process ends with its router in every phase.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from llm_router_mw.worker.channel import Channel
+from llm_router_mw.worker.inbox import Inbox
+
+
+def main() -> int:
+    """Run a worker and return its exit code."""
+    channel = Channel.seize()
+    # Ctrl-C is the router's business. Terminating is the kernel's: Python's own handlers would
+    # wait for native code to return.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    inbox = Inbox(channel)
+    inbox.start()
+    # Slow, and done before hello is answered: a spare worker is warm once it is ready.
+    from llm_router_mw.worker.child import Child
+
+    return Child(channel, inbox).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

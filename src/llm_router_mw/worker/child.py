@@ -1,0 +1,108 @@
+"""A worker's life: say hello, load one instance, run tasks until told to stop."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+import llm_router_mw
+from llm_router_mw import wire
+from llm_router_mw.engine.engine import Engine
+from llm_router_mw.engine.model import LoadAbortedError
+from llm_router_mw.errors import LLMRouterError, WireError
+from llm_router_mw.worker.channel import Channel
+from llm_router_mw.worker.inbox import Inbox
+
+_PROGRESS_SECONDS = 0.05
+"""Between two reports of a load."""
+
+
+class Child:
+    """Holds the engine, and speaks for it on the channel. Its thread is the engine's."""
+
+    def __init__(self, channel: Channel, inbox: Inbox) -> None:
+        self._channel = channel
+        self._inbox = inbox
+        self._engine = Engine(lambda deltas: channel.send(wire.Step(deltas)))
+        self._reported_at = 0.0
+
+    def run(self) -> int:
+        """Live, and return the exit code: 0 after a stop, 1 after a failure."""
+        try:
+            if self._prepare():
+                self._serve()
+        finally:
+            self._engine.close()
+        return 0 if self._inbox.stop_requested.is_set() else 1
+
+    def _prepare(self) -> bool:
+        """Become an instance; return False if that was called off, or failed and was reported."""
+        try:
+            hello = self._inbox.wait()
+            if isinstance(hello, wire.Stop):
+                return False
+            self._shake_hands(hello)
+            load = self._inbox.wait()
+            if isinstance(load, wire.Stop):
+                return False
+            self._load(load)
+        except LoadAbortedError:
+            return False
+        except LLMRouterError as error:
+            self._channel.send(wire.LoadFailed(error.to_failure()))
+            return False
+        return True
+
+    def _shake_hands(self, hello: wire.ToWorker) -> None:
+        if not isinstance(hello, wire.Hello):
+            raise WireError(f"expected hello first, not {type(hello).__name__}")
+        version = llm_router_mw.__version__
+        if hello.protocol != wire.PROTOCOL:
+            raise WireError(
+                f"the router speaks protocol {hello.protocol} (version {hello.version}), the "
+                f"worker {wire.PROTOCOL} (version {version}); run both from one installation"
+            )
+        self._channel.send(wire.Ready(wire.PROTOCOL, version, os.getpid()))
+
+    def _load(self, load: wire.ToWorker) -> None:
+        if not isinstance(load, wire.Load):
+            raise WireError(f"expected load, not {type(load).__name__}")
+        # Before anything native looks at its devices.
+        os.environ.update(load.environ)
+        self._report(0.0)
+        info = self._engine.load(load.path, load.options, load.chat_formats, self._on_progress)
+        self._report(1.0)
+        self._channel.send(wire.Loaded(info))
+
+    def _on_progress(self, fraction: float) -> bool:
+        if fraction < 1 and monotonic() - self._reported_at >= _PROGRESS_SECONDS:
+            self._report(fraction)
+        return not self._inbox.stop_requested.is_set()
+
+    def _report(self, fraction: float) -> None:
+        self._reported_at = monotonic()
+        self._channel.send(wire.Progress(fraction))
+
+    def _serve(self) -> None:
+        """Take messages and decode in turn; sleep only when there is nothing to decode."""
+        worked = False
+        while True:
+            message = self._inbox.poll() if worked else self._inbox.wait()
+            while message is not None:
+                if isinstance(message, wire.Stop):
+                    self._engine.cancel_all()
+                    return
+                self._handle(message)
+                message = self._inbox.poll()
+            worked = self._engine.step()
+
+    def _handle(self, message: wire.ToWorker) -> None:
+        match message:
+            case wire.Submit(request_id, task, credit):
+                self._engine.submit(request_id, task, credit)
+            case wire.Credit(request_id, amount):
+                self._engine.credit(request_id, amount)
+            case wire.Cancel(request_id):
+                self._engine.cancel(request_id)
+            case _:
+                raise WireError(f"a loaded worker does not expect {type(message).__name__}")

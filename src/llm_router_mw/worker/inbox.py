@@ -1,0 +1,64 @@
+"""Messages on their way from the reader thread to the engine, and the end of the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+from llm_router_mw import wire
+from llm_router_mw.errors import WireError
+from llm_router_mw.worker.channel import Channel
+
+logger = logging.getLogger("llm_router_mw.worker")
+
+ORPHANED = 70
+"""Exit code of a worker whose router is gone."""
+_PARENT_CHECK_SECONDS = 1.0
+
+
+class Inbox:
+    """Reads the channel in a thread, so that messages and the router's death are seen in time.
+
+    The main thread may be deep in native code for minutes; a worker that nobody talks to any more
+    must not hold its memory so long. The thread therefore ends the process by itself.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._messages: SimpleQueue[wire.ToWorker] = SimpleQueue()
+        self._parent = os.getppid()
+        self.stop_requested = Event()
+        """Set as soon as a stop has arrived, even while the main thread is busy."""
+        self._thread = Thread(target=self._read, name="reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def wait(self) -> wire.ToWorker:
+        """Return the next message; sleep until there is one."""
+        return self._messages.get()
+
+    def poll(self) -> wire.ToWorker | None:
+        """Return the next message, or None if there is none yet."""
+        try:
+            return self._messages.get_nowait()
+        except Empty:
+            return None
+
+    def _read(self) -> None:
+        while True:
+            try:
+                messages = self._channel.receive(_PARENT_CHECK_SECONDS)
+                # A process forked beside us may hold the pipe open: look at the parent too.
+                if messages is None or os.getppid() != self._parent:
+                    os._exit(ORPHANED)
+                for message in messages:
+                    if isinstance(message, wire.Stop):
+                        self.stop_requested.set()
+                    self._messages.put(message)
+            except (OSError, WireError):
+                logger.exception("the channel to the router is broken")
+                os._exit(ORPHANED)

@@ -1,0 +1,50 @@
+"""Who may use a route: API keys, compared in constant time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hmac import compare_digest
+from typing import Literal
+
+from starlette.types import Scope
+
+from llm_router_mw.api.settings import APISettings
+from llm_router_mw.errors import AuthenticationError
+
+Access = Literal["public", "inference", "management"]
+_BEARER = b"bearer "
+
+
+def check_access(scope: Scope, access: Access, settings: APISettings) -> None:
+    """Let the request of *scope* pass, or refuse it.
+
+    Raises:
+        AuthenticationError: the key is missing or wrong.
+    """
+    if access == "public":
+        return
+    if access == "inference":
+        if not settings.api_keys or _holds_key(scope, settings.api_keys + settings.admin_keys):
+            return
+        keyword = "an API key"
+    else:
+        if settings.authorize is not None and settings.authorize(scope):
+            return
+        if _holds_key(scope, settings.admin_keys):
+            return
+        keyword = "the admin key"
+    raise AuthenticationError(
+        f"this path needs {keyword}: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'"
+    )
+
+
+def _holds_key(scope: Scope, keys: Iterable[str]) -> bool:
+    given = [
+        value[len(_BEARER) :].strip() if name == b"authorization" else value
+        for name, value in scope["headers"]
+        if name == b"x-api-key"
+        or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
+    ]
+    # Every pair is compared, so that the time tells nothing about which one matched.
+    matches = [compare_digest(value, key.encode()) for key in keys for value in given]
+    return any(matches)

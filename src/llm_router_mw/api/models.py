@@ -1,0 +1,83 @@
+"""Lists of models in llama-server's shape, which is OpenAI's with more in it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from llm_router_mw.api.connection import Connection
+from llm_router_mw.api.settings import APISettings
+from llm_router_mw.protocols import RouterContract
+from llm_router_mw.types import InstanceState, ModelInfo, ModelView
+
+
+async def list_models(
+    connection: Connection, router: RouterContract, settings: APISettings
+) -> None:
+    """``GET /v1/models``: what anybody with an API key may know."""
+    await connection.json(models_body(router.models(), detailed=False))
+
+
+async def list_models_detailed(
+    connection: Connection, router: RouterContract, settings: APISettings
+) -> None:
+    """``GET /models``: also paths, and why a load failed."""
+    await connection.json(models_body(router.models(), detailed=True))
+
+
+def models_body(views: tuple[ModelView, ...], *, detailed: bool) -> dict[str, Any]:
+    """Return the list of models."""
+    created = int(time.time())
+    return {
+        "object": "list",
+        "data": [_entry(view, created, detailed) for view in views],
+    }
+
+
+def status_body(view: ModelView, *, detailed: bool) -> dict[str, Any]:
+    """Return llama-server's ``status``; messages and paths only when *detailed*."""
+    status: dict[str, Any] = {"value": view.status}
+    if view.progress is not None:
+        status["progress"] = progress_body(view.progress)
+    if view.state == InstanceState.FAILED or view.error is not None:
+        status["failed"] = True
+    if detailed and view.error is not None:
+        status["error"] = view.error
+    return status
+
+
+def progress_body(value: float) -> dict[str, Any]:
+    """Return llama-server's ``progress`` of a load, a fraction from 0 to 1."""
+    return {"stages": ["text_model"], "current": "text_model", "value": value}
+
+
+def _entry(view: ModelView, created: int, detailed: bool) -> dict[str, Any]:
+    model = view.model
+    entry: dict[str, Any] = {
+        "id": model.id,
+        "aliases": model.aliases,
+        "tags": model.tags,
+        "object": "model",
+        "owned_by": "llamacpp",
+        "created": created,
+        "status": status_body(view, detailed=detailed),
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+        "source": model.source,
+        "can_remove": False,
+    }
+    if detailed:
+        entry["path"] = model.path
+    if view.info is not None:
+        entry["meta"] = _meta(view.info)
+    return entry
+
+
+def _meta(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx,
+        "n_ctx_train": info.n_ctx_train,
+        "n_embd": info.n_embd,
+        "n_params": info.n_params,
+        "size": info.size_bytes,
+    }

@@ -1,0 +1,137 @@
+"""The management routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_router_mw.api import RouterAPI, api_settings
+from llm_router_mw.api.admin import event_bodies
+from llm_router_mw.types import InstanceState, RouterEvent
+from tests.support.asgi_driver import Client, get, http_scope, post
+from tests.support.fake_router import FakeRouter, for_ever
+
+pytestmark = pytest.mark.asyncio
+
+KEY = [(b"x-api-key", b"boss")]
+
+
+def api(router: FakeRouter, **settings: Any) -> RouterAPI:
+    settings = {"routes": ("inference", "management"), "admin_keys": "boss"} | settings
+    return RouterAPI(router, api_settings(**settings))
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health"])
+async def test_health_needs_no_key(path: str) -> None:
+    answer = await get(api(FakeRouter(), api_keys="user"), path)
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/models"),
+        ("POST", "/models/load"),
+        ("POST", "/models/unload"),
+        ("GET", "/models/sse"),
+    ],
+)
+async def test_everything_else_needs_the_admin_key(method: str, path: str) -> None:
+    router = FakeRouter()
+    answer = await get(api(router), path, method)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert router.calls == []
+
+
+async def test_the_list_tells_more_than_the_public_one() -> None:
+    detailed = await get(api(FakeRouter()), "/models", headers=KEY)
+    assert detailed.json["data"][0]["path"] == "/models/tiny.gguf"
+    public = await get(api(FakeRouter()), "/v1/models")
+    assert "path" not in public.json["data"][0]
+
+
+async def test_a_load_is_asked_for_and_not_waited_for() -> None:
+    router = FakeRouter()
+    answer = await post(api(router), "/models/load", {"model": "tiny"}, headers=KEY)
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert router.calls == [("load", "tiny", False)]
+
+
+@pytest.mark.parametrize(("drains", "status"), [(False, 200), (True, 202)])
+async def test_unloading_a_busy_model_is_accepted_and_takes_time(drains: bool, status: int) -> None:
+    router = FakeRouter()
+    router.drains = drains
+    answer = await post(api(router), "/models/unload", {"model": "tiny"}, headers=KEY)
+    assert (answer.status, answer.json) == (status, {"success": True})
+    assert router.calls == [("unload", "tiny", False, False)]
+
+
+async def test_unloading_may_be_forced() -> None:
+    router = FakeRouter()
+    await post(api(router), "/models/unload", {"model": "tiny", "force": True}, headers=KEY)
+    assert router.calls == [("unload", "tiny", True, False)]
+
+
+@pytest.mark.parametrize("path", ["/models/load", "/models/unload"])
+@pytest.mark.parametrize(
+    ("body", "status"), [({"model": "other"}, 404), ({}, 400), ({"model": 1}, 400), (b"{", 400)]
+)
+async def test_a_bad_request_is_refused(path: str, body: Any, status: int) -> None:
+    assert (await post(api(FakeRouter()), path, body, headers=KEY)).status == status
+
+
+async def test_events_begin_with_a_snapshot_and_go_on_until_the_client_leaves() -> None:
+    router = FakeRouter()
+    router.script_of_events = [
+        RouterEvent(
+            kind="status",
+            model="tiny",
+            at_seconds=1.0,
+            state=InstanceState.LOADED,
+            reason="a request",
+        ),
+        for_ever(),
+    ]
+    client = Client(http_scope("GET", "/models/sse", KEY), leaves_after=3)
+    await client.run(api(router))
+    assert client.headers["content-type"].startswith("text/event-stream")
+    snapshot, *changes = client.events
+    assert (snapshot["model"], snapshot["event"]) == ("*", "snapshot")
+    assert snapshot["data"]["data"][0]["id"] == "tiny"
+    data = {"status": "loaded", "reason": "a request"}
+    assert changes == [
+        {"model": "tiny", "event": "model_status", "data": data},
+        {"model": "tiny", "event": "status_change", "data": data},
+    ]
+    assert router.subscribers == 0
+
+
+async def test_the_stream_of_events_ends_with_the_router() -> None:
+    router = FakeRouter()
+    client = await get(api(router), "/models/sse", headers=KEY)
+    assert client.complete
+    assert len(client.events) == 1
+
+
+async def test_progress_is_told_in_llama_servers_words() -> None:
+    event = RouterEvent(kind="progress", model="tiny", at_seconds=0.0, data={"value": 0.25})
+    (body,) = event_bodies(event)
+    assert body == {
+        "model": "tiny",
+        "event": "status_change",
+        "data": {
+            "status": "loading",
+            "progress": {"stages": ["text_model"], "current": "text_model", "value": 0.25},
+        },
+    }
+
+
+async def test_other_events_go_by_their_own_names() -> None:
+    event = RouterEvent(
+        kind="evicted", model="tiny", at_seconds=0.0, reason="for big", data={"by": "big"}
+    )
+    assert event_bodies(event) == [
+        {"model": "tiny", "event": "evicted", "data": {"by": "big", "reason": "for big"}}
+    ]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from llm_router_mw.api import APISettings
+from llm_router_mw.api.auth import Access, check_access
+from llm_router_mw.errors import AuthenticationError
+from tests.support.asgi_driver import http_scope
+
+KEYS = APISettings(api_keys=("user",), admin_keys=("boss",))
+
+
+def allowed(settings: APISettings, access: Access, *headers: tuple[bytes, bytes]) -> bool:
+    try:
+        check_access(http_scope("GET", "/", headers), access, settings)
+    except AuthenticationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("header", "may"),
+    [
+        ((b"authorization", b"Bearer user"), True),
+        ((b"authorization", b"bearer  user"), True),
+        ((b"x-api-key", b"user"), True),
+        ((b"x-api-key", b"boss"), True),
+        ((b"x-api-key", b"use"), False),
+        ((b"authorization", b"user"), False),
+        ((b"authorization", b"Basic user"), False),
+        ((b"x-other", b"user"), False),
+        ((b"x-api-key", b"\xff"), False),
+    ],
+)
+def test_inference_takes_an_api_key_or_an_admin_key(header: tuple[bytes, bytes], may: bool) -> None:
+    assert allowed(KEYS, "inference", header) is may
+
+
+def test_inference_without_keys_is_open() -> None:
+    assert allowed(APISettings(), "inference")
+
+
+def test_management_takes_the_admin_key_only() -> None:
+    assert allowed(KEYS, "management", (b"x-api-key", b"boss"))
+    assert not allowed(KEYS, "management", (b"x-api-key", b"user"))
+    assert not allowed(KEYS, "management")
+
+
+def test_management_may_be_authorised_by_the_scope() -> None:
+    local = APISettings(authorize=lambda scope: scope["client"][0] == "127.0.0.1")
+    assert allowed(local, "management")
+    assert not allowed(APISettings(authorize=lambda scope: False), "management")
+
+
+def test_the_admin_key_still_counts_where_authorize_says_no() -> None:
+    both = APISettings(admin_keys=("boss",), authorize=lambda scope: False)
+    assert allowed(both, "management", (b"x-api-key", b"boss"))
+
+
+def test_public_is_public() -> None:
+    assert allowed(KEYS, "public")
+
+
+def test_the_refusal_says_how_to_send_a_key() -> None:
+    with pytest.raises(AuthenticationError, match="Authorization: Bearer"):
+        check_access(http_scope("GET", "/"), "inference", KEYS)

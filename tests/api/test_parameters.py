@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_router_mw.api.parameters import GenerationRequest, StreamOptions, model_name
+from llm_router_mw.errors import InvalidRequestError
+from llm_router_mw.types import Sampling
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    request = GenerationRequest()
+    assert request.sampling() == Sampling()
+    assert request.token_limit() is None
+    assert request.stops() == ()
+    assert not request.include_usage
+
+
+def test_what_is_given_is_taken() -> None:
+    request = GenerationRequest(temperature=0, top_p=0.5, min_p=0.1, top_k=7, seed=9)
+    assert request.sampling() == Sampling(temperature=0, top_p=0.5, min_p=0.1, top_k=7, seed=9)
+
+
+def test_a_top_k_of_minus_one_keeps_all_as_in_llama_server() -> None:
+    assert GenerationRequest(top_k=-1).sampling().top_k == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(-1, None), (0, 0), (2**32 - 1, 0), (2**63, 2**63 % (2**32 - 1))]
+)
+def test_any_seed_is_folded_into_those_that_llama_cpp_knows(given: int, used: int | None) -> None:
+    assert GenerationRequest(seed=given).sampling().seed == used
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 101),
+        ("top_p", 1.1),
+        ("top_p", -0.1),
+        ("min_p", 2),
+        ("top_k", -2),
+        ("top_k", 2**31),
+    ],
+)
+def test_a_sampler_setting_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    fields: dict[str, Any] = {name: value}
+    with pytest.raises(InvalidRequestError) as caught:
+        GenerationRequest(**fields).sampling()
+    assert caught.value.param == name
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_the_token_limit_has_three_names(name: str) -> None:
+    for value, limit in ((1, 1), (500, 500), (-1, None), (10**30, 2**31 - 1)):
+        fields: dict[str, Any] = {name: value}
+        assert GenerationRequest(**fields).token_limit() == limit
+    for wrong in (0, -2, -(10**30)):
+        fields = {name: wrong}
+        with pytest.raises(InvalidRequestError, match="at least 1") as caught:
+            GenerationRequest(**fields).token_limit()
+        assert caught.value.param == name
+
+
+def test_the_newer_name_of_the_limit_wins() -> None:
+    assert GenerationRequest(max_tokens=5, max_completion_tokens=3).token_limit() == 3
+
+
+def test_stop_may_be_one_string_or_several_and_empty_ones_do_not_count() -> None:
+    assert GenerationRequest(stop="end").stops() == ("end",)
+    assert GenerationRequest(stop=["a", "", "b"]).stops() == ("a", "b")
+    with pytest.raises(InvalidRequestError, match="at most 16") as caught:
+        GenerationRequest(stop=["x"] * 17).stops()
+    assert caught.value.param == "stop"
+
+
+def test_usage_in_the_stream_is_asked_for() -> None:
+    assert GenerationRequest(stream_options=StreamOptions(include_usage=True)).include_usage
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_a_request_must_name_its_model(given: str | None) -> None:
+    with pytest.raises(InvalidRequestError, match="model name is missing") as caught:
+        model_name(given)
+    assert caught.value.param == "model"

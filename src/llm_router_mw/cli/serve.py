@@ -1,0 +1,201 @@
+"""``llm-router-mw serve``: a server for a directory of models, under llama-server's flags."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm_router_mw.asgi import LLMRouterApp
+from llm_router_mw.cli import log, server
+from llm_router_mw.cli.access import is_loopback, local_programs, nobody
+from llm_router_mw.errors import LLMRouterError
+from llm_router_mw.router import Router
+
+logger = logging.getLogger("llm_router_mw.cli")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--models-dir",
+    type=click.Path(readable=False, path_type=Path),
+    help="Serve each GGUF file in it.",
+)
+@click.option(
+    "-m",
+    "--model",
+    "model_files",
+    type=click.Path(readable=False, path_type=Path),
+    multiple=True,
+    help="Serve this GGUF file; repeatable. Its id is its name without .gguf.",
+)
+@click.option(
+    "--models-max",
+    type=click.IntRange(0, 10_000),
+    default=4,
+    show_default=True,
+    help="Models loaded at once at most; 0: no limit.",
+)
+@click.option(
+    "--models-autoload/--no-models-autoload",
+    default=True,
+    show_default=True,
+    help="Load a model when a request names it.",
+)
+@click.option(
+    "-c",
+    "--ctx-size",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Tokens of context per model, shared by its requests; 0: from the model.",
+)
+@click.option(
+    "-np",
+    "--parallel",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="Requests that one model answers at once.",
+)
+@click.option(
+    "-t",
+    "--threads",
+    type=click.IntRange(-1, 4096),
+    default=-1,
+    show_default=True,
+    help="Threads per model; -1 or 0: all usable cores.",
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    envvar="LLAMA_API_KEY",
+    help="Key that clients must send; repeatable, or several with commas. [env: LLAMA_API_KEY]",
+)
+@click.option(
+    "--stop-timeout",
+    type=click.IntRange(min=2),
+    default=10,
+    show_default=True,
+    help="Seconds after which everything has stopped, once asked to.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log each request, and details.")
+def serve(
+    *,
+    host: str,
+    port: int,
+    models_dir: Path | None,
+    model_files: tuple[Path, ...],
+    models_max: int,
+    models_autoload: bool,
+    ctx_size: int,
+    parallel: int,
+    threads: int,
+    api_keys: tuple[str, ...],
+    stop_timeout: int,
+    verbose: bool,
+) -> None:
+    """Serve a directory of GGUF models over HTTP."""
+    log.configure(verbose=verbose)
+    if models_dir is None and not model_files:
+        raise click.UsageError("no models: name a directory with --models-dir or a file with -m")
+    if models_dir is not None:
+        _check_directory(models_dir)
+    router = _router(
+        models_dir=models_dir,
+        models=_named(model_files),
+        models_max=models_max,
+        models_autoload=models_autoload,
+        n_ctx=ctx_size,
+        n_parallel=parallel,
+        n_threads=max(threads, 0),
+        # Half of the time is for running answers; a worker that then ignores both the request
+        # to stop and its termination is killed when the other half is over.
+        stop_timeout_seconds=stop_timeout / 4,
+    )
+    bound = server.bind(host, port)
+    url = server.base_url(bound)
+    app = LLMRouterApp(
+        router=router,
+        routes=("inference", "management"),
+        **_access(_split(api_keys), bound.getsockname()[0]),
+    )
+
+    def announce() -> None:
+        models = router.models()
+        if not models:
+            logger.warning(
+                "no models: put *.gguf files into %s and start again, or name them with -m",
+                models_dir,
+            )
+        logger.info("serving on %s, models: %d, Ctrl-C stops", url, len(models))
+
+    server.run(app, router, bound, on_ready=announce, stream_seconds=stop_timeout // 2)
+
+
+def _router(**options: Any) -> Router:
+    try:
+        return Router(**options)
+    except LLMRouterError as error:
+        raise click.ClickException(error.message) from error
+
+
+def _check_directory(path: Path) -> None:
+    if not path.is_dir():
+        problem = "is not a directory" if path.exists() else "does not exist"
+        raise click.ClickException(
+            f"the models directory {str(path)!r} {problem}; create it, or name another with "
+            "--models-dir"
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise click.ClickException(
+            f"the models directory {str(path)!r} cannot be read; give this user the right to, "
+            "or name another with --models-dir"
+        )
+
+
+def _named(files: tuple[Path, ...]) -> dict[str, Path]:
+    """Return the files by model id.
+
+    Raises:
+        click.ClickException: a file is missing.
+        click.UsageError: two files have one name.
+    """
+    named: dict[str, Path] = {}
+    for file in files:
+        if not file.is_file():
+            raise click.ClickException(
+                f"the model file {str(file)!r} does not exist; check the path given with -m"
+            )
+        name = file.name.removesuffix(".gguf")
+        if name in named:
+            raise click.UsageError(f"two models are named {name!r}: rename one of the files")
+        named[name] = file
+    return named
+
+
+def _split(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the single keys of values that may hold several, parted by commas."""
+    return tuple(key.strip() for value in keys for key in value.split(",") if key.strip())
+
+
+def _access(keys: tuple[str, ...], address: str) -> dict[str, Any]:
+    """Return the middleware's options that say who may do what."""
+    if keys:
+        return {"api_keys": keys, "admin_keys": keys}
+    if is_loopback(address):
+        return {"authorize": local_programs}
+    logger.warning(
+        "%s can be reached from other machines and there is no --api-key: everyone may use the "
+        "models, loading and unloading by request is closed",
+        address,
+    )
+    return {"authorize": nobody}

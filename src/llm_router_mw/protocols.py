@@ -251,6 +251,8 @@ class PreparedPrompt(Struct, frozen=True, kw_only=True):
     stops: tuple[str, ...] = ()
     grammar: str = ""
     triggers: tuple[str, ...] = ()
+    turn_start: int = 0
+    """Characters before the last user's message: where the next conversation may differ."""
 
 
 class ChatParser(Protocol):

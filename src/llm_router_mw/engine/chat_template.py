@@ -66,12 +66,13 @@ class TemplateChatFormat:
         """
         if not messages:
             raise InvalidRequestError("messages is empty; send at least one", param="messages")
+        plain = [_with_plain_content(message) for message in messages]
         prompt = self._render(
-            messages=[_with_plain_content(message) for message in messages],
+            messages=plain,
             tools=list(tools) or None,
             tool_choice=choice,
         )
-        return PreparedPrompt(prompt=prompt)
+        return PreparedPrompt(prompt=prompt, turn_start=_turn_start(prompt, plain))
 
     def parser(self) -> ContentParser:
         """Return a parser for one answer."""
@@ -87,6 +88,12 @@ class TemplateChatFormat:
             raise InvalidRequestError(
                 f"the model's chat template cannot take these messages: {error}", param="messages"
             ) from error
+
+
+def _turn_start(prompt: str, messages: Sequence[dict[str, Any]]) -> int:
+    """Return where the last user's message begins in *prompt*; 0 if it cannot be found."""
+    asked = [message["content"] for message in messages if message.get("role") == "user"]
+    return max(0, prompt.rfind(asked[-1])) if asked and asked[-1] else 0
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

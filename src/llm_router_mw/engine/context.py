@@ -6,7 +6,7 @@ import ctypes
 import os
 from typing import Any
 
-from llm_router_mw.engine.model import LoadedModel
+from llm_router_mw.engine.model import LoadedModel, Rewind
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.types import LoadOptions
@@ -44,12 +44,18 @@ class Context:
                 f"{log.last_errors() or 'it gave no reason'}; a smaller n_ctx or n_batch needs "
                 "less memory"
             )
-        self.n_ctx: int = llama.llama_n_ctx(self.pointer)
+        self.unified = options.kv_unified
+        self.n_cells: int = llama.llama_n_ctx(self.pointer)
+        """Tokens of all sequences together."""
+        self.n_ctx: int = llama.llama_n_ctx_seq(self.pointer)
+        """Tokens of one sequence."""
         if model.positions_are_learned:
             self.n_ctx = min(self.n_ctx, model.n_ctx_train)
         self.n_batch: int = llama.llama_n_batch(self.pointer)
         self.n_parallel = options.n_parallel
         self._memory = llama.llama_get_memory(self.pointer)
+        self._n_window = model.n_window
+        self.rewind = model.rewind
         self._compute = llama.llama_encode if model.has_encoder else llama.llama_decode
         self.generates = bool(self._memory) and not model.has_encoder
         """Whether text can be generated: that takes a memory, and nothing to be encoded before."""
@@ -64,7 +70,7 @@ class Context:
         parameters.n_ctx = n_ctx
         parameters.n_batch = n_batch
         parameters.n_seq_max = options.n_parallel
-        parameters.kv_unified = True
+        parameters.kv_unified = options.kv_unified or bool(options.pooling)
         parameters.n_threads = parameters.n_threads_batch = n_threads
         parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         parameters.swa_full = False
@@ -129,6 +135,48 @@ class Context:
         if self._memory:
             llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let the empty sequence *target* begin with the first *length* tokens of *source*.
+
+        Within a unified context that costs nothing. A *length* of -1 is all of them.
+        """
+        llama.llama_memory_seq_cp(self._memory, source, target, 0 if length >= 0 else -1, length)
+
+    def can_rewind(self, sequence: int, length: int) -> bool:
+        """Whether *sequence* can be cut to *length* tokens and go on from there."""
+        if self.rewind is Rewind.WINDOW:
+            first: int = llama.llama_memory_seq_pos_min(self._memory, sequence)
+            return first <= max(0, length - self._n_window)
+        return self.rewind is Rewind.ANYWHERE
+
+    def truncate(self, sequence: int, length: int) -> bool:
+        """Forget all but the first *length* tokens of *sequence*; False if that is impossible."""
+        return bool(llama.llama_memory_seq_rm(self._memory, sequence, length, -1))
+
+    def shift(self, sequence: int, keep: int, discard: int) -> bool:
+        """Forget *discard* tokens behind the first *keep*; the rest moves up. False: impossible."""
+        if not llama.llama_memory_can_shift(self._memory):
+            return False
+        if not llama.llama_memory_seq_rm(self._memory, sequence, keep, keep + discard):
+            return False
+        llama.llama_memory_seq_add(self._memory, sequence, keep + discard, -1, -discard)
+        return True
+
+    def save(self, sequence: int) -> Any:
+        """Return the state of *sequence* that cannot be rewound, None if there is none."""
+        flags = llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        size = llama.llama_state_seq_get_size_ext(self.pointer, sequence, flags)
+        state = (ctypes.c_uint8 * size)()
+        saved = llama.llama_state_seq_get_data_ext(self.pointer, state, size, sequence, flags)
+        return state if saved else None
+
+    def restore(self, sequence: int, state: Any) -> bool:
+        """Put back what :meth:`save` returned; False if there is no room for it."""
+        flags = llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        return bool(
+            llama.llama_state_seq_set_data_ext(self.pointer, state, len(state), sequence, flags)
+        )
+
     def embedding(self, sequence: int, length: int) -> list[float]:
         """Return *length* floats that the last step pooled for *sequence*."""
         values: list[float] = llama.llama_get_embeddings_seq(self.pointer, sequence)[:length]
@@ -141,18 +189,26 @@ class Context:
             ModelLoadError: the model loads but cannot compute.
         """
         llama.llama_set_warmup(self.pointer, True)
-        self.clear()
-        self.add([token], 0, 0, 1)
-        code = self.compute()
-        llama.llama_synchronize(self.pointer)
+        code = self._compute_rows([token])
         llama.llama_set_warmup(self.pointer, False)
-        self.remove(0)
+        if code == 0:
+            # llama.cpp keeps the graph for the next batch of that shape, and this one runs all
+            # experts: a batch of another shape makes it build a new one.
+            code = self._compute_rows([token, token])
+        llama.llama_synchronize(self.pointer)
         self.clear()
         if code != 0:
             raise ModelLoadError(
                 f"llama.cpp loaded the model but cannot compute with it (code {code}): "
                 f"{log.last_errors() or 'it gave no reason'}"
             )
+
+    def _compute_rows(self, tokens: list[int]) -> int:
+        self.clear()
+        self.add(tokens, 0, 0, 1)
+        code = self.compute()
+        self.remove(0)
+        return code
 
     def close(self) -> None:
         """Free the context."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.embedding import EmbeddingLoop
 from llm_router_mw.engine.generating import GenerationLoop
-from llm_router_mw.engine.model import LoadedModel, LoadProgress, load_model
+from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind, load_model
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.outlet import Outlet, Sink
 from llm_router_mw.engine.prompt import PromptReader
@@ -101,7 +101,9 @@ class Engine:
         if options.pooling:
             return EmbeddingLoop(context, model, options.pooling)
         chat_format = _make_chat_format(model, options, chat_formats)
-        return GenerationLoop(context, model.vocab, PromptReader(model.vocab, chat_format))
+        marks = model.rewind is not Rewind.ANYWHERE
+        prompts = PromptReader(model.vocab, chat_format, marks=marks)
+        return GenerationLoop(context, model.vocab, prompts, shifts=options.context_shift)
 
     @property
     def n_rows(self) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 from bisect import insort
-from heapq import heapify, heappop, heappush
 from itertools import count
 
 from llm_router_mw.engine.context import Context
-from llm_router_mw.engine.generation import NOT_RUNNING, Generation
+from llm_router_mw.engine.generation import Generation
 from llm_router_mw.engine.native import log
 from llm_router_mw.engine.outlet import Outlet
+from llm_router_mw.engine.pace import Pace
 from llm_router_mw.engine.prompt import PromptReader
 from llm_router_mw.engine.sampler import Sampler
+from llm_router_mw.engine.slots import NO_MATCH, Match, Slots, common_prefix
 from llm_router_mw.engine.vocab import Vocab
 from llm_router_mw.errors import (
     ContextExceededError,
@@ -26,8 +28,13 @@ logger = logging.getLogger("llm_router_mw.engine")
 
 _ROOM_TO_GROW = 16
 """Cells per running request that admission leaves free, or newcomers would be thrown out again."""
+_WORTH_WAITING = 64
+"""Tokens that another request must be about to compute for this one to wait for them."""
 _MAX_FAILED_STEPS = 3
 _NO_ROOM = 1
+
+Part = tuple[Generation, int]
+"""A request and how many of its tokens take part in a step."""
 
 
 class EngineBrokenError(Exception):
@@ -37,21 +44,27 @@ class EngineBrokenError(Exception):
 class GenerationLoop:
     """Decodes all running requests together, one batch per step.
 
-    The cells of the context are shared. A request occupies one per token; when they run out, the
-    youngest request gives its cells back and later computes them again: its text, its sampler and
-    its place in the line stay, so nothing is lost and the oldest always gets on.
+    The cells of the context are shared. A request occupies one per token, or shares those of
+    another that begins in the same way. When they run out, what is kept from requests that are
+    over goes first; then the youngest request gives its cells back and later computes them again:
+    its text, its sampler and its place in the line stay, so nothing is lost and the oldest always
+    gets on.
     """
 
-    def __init__(self, context: Context, vocab: Vocab, prompts: PromptReader) -> None:
+    def __init__(
+        self, context: Context, vocab: Vocab, prompts: PromptReader, *, shifts: bool = False
+    ) -> None:
         self._context = context
         self._vocab = vocab
         self._prompts = prompts
+        self._n_ctx = sys.maxsize if shifts else context.n_ctx
+        """Tokens at which a request ends; where the context shifts, it goes on without end."""
+        self._slots = Slots(context)
+        self._pace = Pace(context.n_batch)
         self._arrivals = count()
         # Both in order of arrival.
         self._waiting: list[Generation] = []
         self._running: list[Generation] = []
-        self._free = list(range(context.n_parallel))
-        heapify(self._free)
         self._failed_steps = 0
 
     def start(self, task: Task, outlet: Outlet) -> None:
@@ -77,9 +90,7 @@ class GenerationLoop:
                 n_ctx=n_ctx,
             )
         sampler = Sampler(task.sampling)
-        self._waiting.append(
-            Generation(next(self._arrivals), prompt, sampler, task.max_tokens, outlet)
-        )
+        self._waiting.append(Generation(next(self._arrivals), task, prompt, sampler, outlet))
 
     def cancel(self, outlet: Outlet) -> FinishDelta:
         """Take the request of *outlet*, which has not ended, out; return its finish."""
@@ -96,15 +107,14 @@ class GenerationLoop:
         if not plan:
             return False
         rows = self._fill(plan)
-        code = self._context.compute()
+        with self._pace.timed(plan):
+            code = self._context.compute()
         if code == 0:
             self._failed_steps = 0
             for (generation, size), row in zip(plan, rows, strict=True):
-                generation.n_past += size
-                if generation.n_pending == 0:
-                    self._advance(generation, row)
-        elif code == _NO_ROOM and len(self._running) > 1:
-            self._preempt()
+                self._computed(generation, size, row)
+        elif code == _NO_ROOM and (self._slots.drop_oldest() or len(self._running) > 1):
+            self._make_room(at_least_one=True)
         else:
             self._fail([generation for generation, _ in plan], code)
         return True
@@ -114,57 +124,116 @@ class GenerationLoop:
         for generation in (*self._running, *self._waiting):
             self._leave(generation)
 
-    @property
-    def _n_used(self) -> int:
-        """Cells that the running requests hold, or will when their tokens are computed."""
-        return sum(len(generation.tokens) for generation in self._running)
+    # Room
 
-    def _make_room(self) -> None:
-        # One alone never exceeds the context: it ends when it reaches its size.
-        while self._n_used > self._context.n_ctx:
-            self._preempt()
+    @property
+    def _n_promised(self) -> int:
+        """Cells that the running requests have still to take for the tokens they have."""
+        return sum(generation.n_pending for generation in self._running)
+
+    def _make_room(self, *, at_least_one: bool = False) -> None:
+        self._shift()
+        # One alone never exceeds the context: it ends, or shifts, when it reaches its size.
+        while at_least_one or self._n_promised > self._slots.n_free_cells:
+            if not self._slots.drop_oldest() and len(self._running) > 1:
+                self._preempt()
+            at_least_one = False
 
     def _preempt(self) -> None:
         """Send a running request back into the line; rather one that stands still anyway."""
         stalled = [generation for generation in self._running if generation.stalled]
         victim = (stalled or self._running)[-1]
+        assert victim.slot is not None
+        self._slots.clear(victim.slot)
         self._release(victim)
         insort(self._waiting, victim, key=lambda generation: generation.arrival)
 
+    def _shift(self) -> None:
+        """Let requests that fill their context go on without the older half of their tokens."""
+        for generation in self._running:
+            if len(generation.tokens) > self._context.n_ctx and generation.slot is not None:
+                keep, discard = generation.to_discard(self._context.n_ctx)
+                if not self._slots.shift(generation.slot, keep, discard):
+                    # The tokens behind the gap are computed again, at their new places.
+                    self._slots.cut(generation.slot, keep)
+                del generation.tokens[keep : keep + discard]
+
+    # Admission
+
     def _admit(self) -> None:
         """Start waiting requests in their order, as long as their tokens and some more fit."""
-        if not self._free:
-            return
         for generation in [waiting for waiting in self._waiting if not waiting.stalled]:
-            if not self._free or not self._fits(generation):
+            if not self._slots.has_idle:
+                return
+            match = self._match(generation)
+            if self._waits_for_another(generation, match):
+                continue
+            if not self._clear_room(generation, match):
                 return
             self._waiting.remove(generation)
-            generation.start(heappop(self._free))
+            generation.start(self._slots.take(match, generation.cache_key))
             insort(self._running, generation, key=lambda running: running.arrival)
 
-    def _fits(self, generation: Generation) -> bool:
-        if not self._running:
-            return True
-        growth = _ROOM_TO_GROW * (len(self._running) + 1)
-        return self._n_used + len(generation.tokens) + growth <= self._context.n_ctx
+    def _match(self, generation: Generation) -> Match:
+        if not generation.task.cache_prompt:
+            return NO_MATCH
+        return self._slots.match(generation.tokens, generation.cache_key)
 
-    def _plan(self) -> list[tuple[Generation, int]]:
+    def _waits_for_another(self, generation: Generation, match: Match) -> bool:
+        """Whether somebody is about to compute tokens that *generation* could then share."""
+        if generation.follows is not None:
+            leader, length = generation.follows
+            if leader in self._running and leader.n_past < length:
+                return True
+            generation.follows = None
+        if not generation.task.cache_prompt:
+            return False
+        limit = len(generation.tokens) - 1
+        best = match.length + _WORTH_WAITING
+        for leader in self._running:
+            if leader.n_pending > 1 and leader.cache_key == generation.cache_key:
+                length = common_prefix(leader.tokens, generation.tokens, limit)
+                if length >= best and leader.n_past < length:
+                    generation.follows, best = (leader, length), length
+        if generation.follows is None:
+            return False
+        if self._slots.needs_checkpoints:
+            leader, length = generation.follows
+            leader.marks.add(length)
+        return True
+
+    def _clear_room(self, generation: Generation, match: Match) -> bool:
+        """Make room for *generation* at the cost of what is kept; False if that is not enough."""
+        growth = _ROOM_TO_GROW * (len(self._running) + 1) if self._running else 0
+        needed = self._n_promised + len(generation.tokens) - match.length + growth
+        if needed <= self._slots.n_free_cells:
+            return True
+        if self._running and needed > self._slots.n_free_cells + self._slots.reclaimable(match):
+            return False
+        while needed > self._slots.n_free_cells and self._slots.drop_oldest(match):
+            pass
+        return True
+
+    # One step
+
+    def _plan(self) -> list[Part]:
         """Return who takes part in this step with how many tokens, sorted by sequence."""
         ready = [generation for generation in self._running if not generation.stalled]
-        budget = self._context.n_batch - sum(generation.n_pending == 1 for generation in ready)
-        plan = []
+        n_decoding = sum(generation.n_pending == 1 for generation in ready)
+        budget = self._pace.prompt_budget(n_decoding)
+        plan: list[Part] = []
         for generation in ready:
             size = generation.n_pending
             if size > 1:
-                size = min(size, budget)
+                size = min(generation.next_stop() - generation.n_past, budget)
                 budget -= size
             if size:
                 plan.append((generation, size))
-        # With a split cache, unsorted rows were measured at two thirds of the speed.
-        plan.sort(key=lambda part: part[0].sequence)
+        # llama.cpp computes a batch up to a third faster if the rows of a sequence are together.
+        plan.sort(key=_sequence)
         return plan
 
-    def _fill(self, plan: list[tuple[Generation, int]]) -> list[int]:
+    def _fill(self, plan: list[Part]) -> list[int]:
         """Write the batch; return each request's last row."""
         self._context.clear()
         rows = []
@@ -172,15 +241,31 @@ class GenerationLoop:
             start, end = generation.n_past, generation.n_past + size
             wants_logits = int(end == len(generation.tokens))
             tokens = generation.tokens[start:end]
-            rows.append(self._context.add(tokens, start, generation.sequence, wants_logits))
+            rows.append(self._context.add(tokens, start, _sequence((generation, 0)), wants_logits))
         return rows
+
+    def _computed(self, generation: Generation, size: int, row: int) -> None:
+        slot = generation.slot
+        assert slot is not None
+        start = generation.n_past
+        self._slots.extend(slot, generation.tokens[start : start + size])
+        if generation.n_past in generation.marks:
+            if self._slots.needs_checkpoints:
+                self._slots.checkpoint(slot)
+            generation.marks.discard(generation.n_past)
+        if start < generation.n_prompt:
+            generation.report_progress()
+        if generation.n_pending == 0:
+            self._advance(generation, row)
+        else:
+            generation.outlet.flush()
 
     def _advance(self, generation: Generation, row: int) -> None:
         """Choose the next token of *generation*; an error ends this request only."""
         outlet = generation.outlet
         try:
             token = generation.sampler.sample(self._context, row)
-            ended = generation.accept(token, self._vocab, self._context.n_ctx)
+            ended = generation.accept(token, self._vocab, self._n_ctx)
         except Exception as error:
             logger.exception("request %d failed", outlet.request_id)
             outlet.end(FailureDelta(LLMRouterError(f"the answer failed: {error}").to_failure()))
@@ -193,6 +278,8 @@ class GenerationLoop:
         message = f"llama.cpp could not compute the next tokens (code {code}): {log.last_errors()}"
         logger.error("%s", message)
         for generation in generations:
+            if generation.slot is not None:  # nobody knows what it holds now
+                self._slots.clear(generation.slot)
             self._leave(generation)
             generation.outlet.end(FailureDelta(LLMRouterError(message).to_failure()))
             generation.outlet.flush()
@@ -202,15 +289,21 @@ class GenerationLoop:
 
     def _leave(self, generation: Generation) -> None:
         """Take *generation* out for good."""
-        if generation.sequence == NOT_RUNNING:
+        if generation.slot is None:
             self._waiting.remove(generation)
         else:
             self._release(generation)
         generation.sampler.close()
 
     def _release(self, generation: Generation) -> None:
-        """Give the cells and the sequence of a running request back."""
-        self._context.remove(generation.sequence)
-        heappush(self._free, generation.sequence)
-        generation.sequence = NOT_RUNNING
+        """Give the slot of a running request back; what it holds stays for others."""
+        assert generation.slot is not None
+        self._slots.release(generation.slot)
+        generation.slot = None
         self._running.remove(generation)
+
+
+def _sequence(part: Part) -> int:
+    slot = part[0].slot
+    assert slot is not None
+    return slot.sequence

@@ -7,39 +7,58 @@ from time import perf_counter
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.prompt import Prompt
 from llm_router_mw.engine.sampler import Sampler
+from llm_router_mw.engine.slots import CacheKey, Slot
 from llm_router_mw.engine.text import TextStream
 from llm_router_mw.engine.vocab import Vocab
-from llm_router_mw.types import FinishDelta, FinishReason, Timings, Usage
-
-NOT_RUNNING = -1
+from llm_router_mw.types import (
+    FinishDelta,
+    FinishReason,
+    GenerationTask,
+    ProgressDelta,
+    Timings,
+    Usage,
+)
 
 
 class Generation:
-    """Tokens so far, how many of them the context holds, and what makes text of new ones.
+    """Tokens so far, the slot that holds them, and what makes text of new ones.
 
-    Prompt and generated tokens are one list: to go on after its memory was taken away, a request
+    Prompt and generated tokens are one list: to go on after its slot was taken away, a request
     only has to begin that list again.
     """
 
     def __init__(
-        self, arrival: int, prompt: Prompt, sampler: Sampler, max_tokens: int | None, outlet: Outlet
+        self, arrival: int, task: GenerationTask, prompt: Prompt, sampler: Sampler, outlet: Outlet
     ) -> None:
         self.arrival = arrival
         """Order of arrival; lower goes first."""
+        self.task = task
         self.outlet = outlet
         self.sampler = sampler
         self.tokens = prompt.tokens
-        self.n_past = 0
-        """Tokens at the beginning of the list that the context holds."""
-        self.sequence = NOT_RUNNING
+        self.n_prompt = len(prompt.tokens)
+        self.slot: Slot | None = None
         """Its sequence in the context, while it runs."""
-        self._n_prompt = len(prompt.tokens)
-        self._max_tokens = max_tokens
+        self.marks = set(prompt.marks)
+        """Lengths at which the sequence is worth coming back to."""
+        self.follows: tuple[Generation, int] | None = None
+        """A request under way and how much of its prompt this one waits to share."""
         self._parser = prompt.parser
         self._text = TextStream(prompt.stops)
+        self._n_cached = 0
         self._n_generated = 0
         self._started_at: float | None = None
         self._first_token_at: float | None = None
+
+    @property
+    def cache_key(self) -> CacheKey:
+        """What a request must have in common with this one to use its tokens."""
+        return (self.task.cache_namespace,)
+
+    @property
+    def n_past(self) -> int:
+        """Tokens at the beginning of the list that the context holds."""
+        return len(self.slot.tokens) if self.slot is not None else 0
 
     @property
     def n_pending(self) -> int:
@@ -51,11 +70,33 @@ class Generation:
         """Whether its reader must take deltas before it can go on."""
         return self.outlet.room == 0
 
-    def start(self, sequence: int) -> None:
-        """Begin, or begin again, as *sequence*."""
-        self.sequence = sequence
-        self.n_past = 0
-        self._started_at = self._started_at or perf_counter()
+    def start(self, slot: Slot) -> None:
+        """Begin, or begin again, in *slot*, which may hold some of the tokens already."""
+        self.slot = slot
+        self.follows = None
+        if self._started_at is None:
+            self._started_at = perf_counter()
+            self._n_cached = self.n_past
+            self.report_progress()
+
+    def next_stop(self) -> int:
+        """Return up to which token the context may take the list in one go."""
+        return min((mark for mark in self.marks if mark > self.n_past), default=len(self.tokens))
+
+    def to_discard(self, n_ctx: int) -> tuple[int, int]:
+        """Return how many tokens to keep when the context is shifted, and how many to drop then."""
+        keep = self.n_prompt if self.task.n_keep < 0 else self.task.n_keep
+        keep = min(keep, n_ctx - 4)
+        left = self.n_past - keep
+        discard = self.task.n_discard or left // 2
+        return keep, max(1, min(discard, left - 1))
+
+    def report_progress(self) -> None:
+        """Tell how far the prompt has been processed, if that was asked for."""
+        if self.task.return_progress and not self._n_generated and self._started_at is not None:
+            seconds = perf_counter() - self._started_at
+            progress = ProgressDelta(self.n_prompt, self._n_cached, self.n_past, seconds)
+            self.outlet.write([progress])
 
     def accept(self, token: int, vocab: Vocab, n_ctx: int) -> bool:
         """Take the next token of the answer; return True if it was the last.
@@ -78,16 +119,27 @@ class Generation:
         text = self._text.feed(vocab.piece(token))
         if text:
             self.outlet.write(self._parser.feed(text))
-        return "stop" if self._text.stopped else None
+        if self._text.stopped:
+            return "stop"
+        return "length" if "\n" in text and self._is_late() else None
+
+    def _is_late(self) -> bool:
+        limit, since = self.task.max_seconds, self._first_token_at
+        return limit is not None and since is not None and perf_counter() - since > limit
 
     def _limit(self, n_ctx: int) -> FinishReason | None:
-        if self._max_tokens is not None and self._n_generated >= self._max_tokens:
+        limit = self.task.max_tokens
+        if limit is not None and self._n_generated >= limit:
             return "length"
         return "length" if len(self.tokens) >= n_ctx else None
 
     def finish(self, reason: FinishReason) -> FinishDelta:
         """Return the last delta, with what was counted and measured."""
-        usage = Usage(prompt_tokens=self._n_prompt, completion_tokens=self._n_generated)
+        usage = Usage(
+            prompt_tokens=self.n_prompt,
+            completion_tokens=self._n_generated,
+            cached_tokens=self._n_cached,
+        )
         return FinishDelta(reason, usage, self._timings())
 
     def _timings(self) -> Timings:

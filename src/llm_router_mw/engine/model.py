@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from llm_router_mw.engine.native import llama, log
@@ -15,6 +16,16 @@ from llm_router_mw.types import LoadOptions
 LoadProgress = Callable[[float], bool]
 """Is told the fraction of the load that is done; False aborts it."""
 _DESCRIPTION_BYTES = 256
+
+
+class Rewind(Enum):
+    """Where a sequence can be cut short, so that it goes on differently from there."""
+
+    ANYWHERE = "anywhere"
+    WINDOW = "window"
+    """Only as long as the window before that place is still there (sliding-window attention)."""
+    NOWHERE = "nowhere"
+    """The state is the sum of all tokens (recurrent and hybrid models)."""
 
 
 class LoadAbortedError(Exception):
@@ -50,6 +61,21 @@ class LoadedModel:
     def positions_are_learned(self) -> bool:
         """Whether the model has no rotary positions, and so none beyond its training length."""
         return bool(llama.llama_model_rope_type(self.pointer) == llama.LLAMA_ROPE_TYPE_NONE)
+
+    @property
+    def n_window(self) -> int:
+        """Tokens that sliding-window attention looks back; 0 if the model has none."""
+        window: int = llama.llama_model_n_swa(self.pointer)
+        return window
+
+    @property
+    def rewind(self) -> Rewind:
+        """Where a sequence of this model can be cut short."""
+        if llama.llama_model_is_recurrent(self.pointer) or llama.llama_model_is_hybrid(
+            self.pointer
+        ):
+            return Rewind.NOWHERE
+        return Rewind.WINDOW if self.n_window else Rewind.ANYWHERE
 
     @property
     def n_scores(self) -> int:

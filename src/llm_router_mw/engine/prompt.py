@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from llm_router_mw.engine.chat_template import ContentParser
+from llm_router_mw.engine.slots import common_prefix
 from llm_router_mw.engine.vocab import Vocab
 from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
 from llm_router_mw.protocols import ChatFormat, ChatParser
 from llm_router_mw.types import ChatTask, CompletionTask
+
+_BEFORE_THE_END = 4
+"""Tokens: templates end with some that belong to the answer to come."""
+_WORTH_A_MARK = 16
+"""Fewer tokens are computed again sooner than they are saved."""
 
 
 class Prompt(Struct, frozen=True):
@@ -19,18 +25,24 @@ class Prompt(Struct, frozen=True):
     tokens: list[int]
     stops: tuple[str, ...]
     parser: ChatParser
+    marks: tuple[int, ...] = ()
+    """Numbers of tokens at which a later request may begin to differ."""
 
 
 class PromptReader:
     """Reads the prompts of one instance."""
 
-    def __init__(self, vocab: Vocab, chat_format: ChatFormat | LLMRouterError) -> None:
+    def __init__(
+        self, vocab: Vocab, chat_format: ChatFormat | LLMRouterError, *, marks: bool = False
+    ) -> None:
         """Read with *vocab*; where the chat format could not be made, its error takes its place.
 
-        A model whose template is broken still completes prompts.
+        A model whose template is broken still completes prompts. With *marks* prompts tell where
+        a later one may begin to differ, for models that can go back to prepared places only.
         """
         self._vocab = vocab
         self._chat_format = chat_format
+        self._with_marks = marks
 
     def read(self, task: ChatTask | CompletionTask) -> Prompt:
         """Return the prompt of *task*.
@@ -41,8 +53,8 @@ class PromptReader:
         """
         if isinstance(task, ChatTask):
             return self._read_chat(task)
-        tokens = read_tokens(self._vocab, task.prompt, "prompt")
-        return Prompt(self._not_empty(tokens, "prompt"), task.stop, ContentParser())
+        tokens = self._not_empty(read_tokens(self._vocab, task.prompt, "prompt"), "prompt")
+        return Prompt(tokens, task.stop, ContentParser(), self._marks(tokens))
 
     def _read_chat(self, task: ChatTask) -> Prompt:
         if isinstance(self._chat_format, LLMRouterError):
@@ -50,13 +62,25 @@ class PromptReader:
         prepared = self._chat_format.prepare(task.messages)
         if prepared.grammar:
             raise NotSupportedError("the model's chat format needs grammars, which are not there")
-        text = prepared.prompt
+        tokens = self._not_empty(self._read_template(prepared.prompt), "messages")
+        stops = (*task.stop, *prepared.stops)
+        turn = prepared.prompt[: prepared.turn_start]
+        return Prompt(tokens, stops, self._chat_format.parser(), self._marks(tokens, turn))
+
+    def _read_template(self, text: str) -> list[int]:
         # The tokenizer adds the beginning by itself; most templates write it too.
         if self._vocab.adds_bos and self._vocab.bos_text:
             text = text.removeprefix(self._vocab.bos_text)
-        tokens = read_tokens(self._vocab, text, "messages")
-        stops = (*task.stop, *prepared.stops)
-        return Prompt(self._not_empty(tokens, "messages"), stops, self._chat_format.parser())
+        return read_tokens(self._vocab, text, "messages")
+
+    def _marks(self, tokens: list[int], turn: str = "") -> tuple[int, ...]:
+        """Return the end of the prompt, but for some tokens, and the beginning of its last turn."""
+        if not self._with_marks:
+            return ()
+        marks = [len(tokens) - _BEFORE_THE_END]
+        if turn:
+            marks.append(common_prefix(tokens, self._read_template(turn), len(tokens)))
+        return tuple(mark for mark in marks if mark >= _WORTH_A_MARK)
 
     def _not_empty(self, tokens: list[int], param: str) -> list[int]:
         if tokens:

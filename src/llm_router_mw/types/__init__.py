@@ -7,7 +7,10 @@ from llm_router_mw.types.delta import (
     FailureDelta,
     FinishDelta,
     FinishReason,
+    ProgressDelta,
     Timings,
+    TokenProb,
+    TokenProbs,
     Usage,
 )
 from llm_router_mw.types.failure import Failure
@@ -15,6 +18,7 @@ from llm_router_mw.types.model import InstanceKey, LoadOptions, Model, ModelInfo
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
 from llm_router_mw.types.state import InstanceState, client_state
 from llm_router_mw.types.task import (
+    DEFAULT_SAMPLERS,
     ChatTask,
     CompletionTask,
     EmbedTask,
@@ -25,6 +29,7 @@ from llm_router_mw.types.task import (
 from llm_router_mw.types.view import EventKind, ModelView, RouterEvent
 
 __all__ = [
+    "DEFAULT_SAMPLERS",
     "ChatTask",
     "CompletionTask",
     "ContentDelta",
@@ -45,11 +50,14 @@ __all__ = [
     "ModelInfo",
     "ModelView",
     "Pooling",
+    "ProgressDelta",
     "RouterEvent",
     "Sampling",
     "Task",
     "TextReply",
     "Timings",
+    "TokenProb",
+    "TokenProbs",
     "Usage",
     "client_state",
 ]

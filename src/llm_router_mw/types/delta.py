@@ -16,6 +16,8 @@ class Usage(Struct, frozen=True, kw_only=True):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those that did not have to be computed."""
 
     @property
     def total_tokens(self) -> int:
@@ -29,10 +31,30 @@ class Timings(Struct, frozen=True, kw_only=True):
     predicted_seconds: float = 0.0
 
 
+class TokenProb(Struct, frozen=True):
+    """A token that could have been chosen."""
+
+    id: int
+    text: str
+    """Its whole characters; a part of one is left out."""
+    bytes: bytes
+    logprob: float
+    """Natural logarithm of its probability; the lowest 32-bit float stands for impossible."""
+
+
+class TokenProbs(TokenProb, frozen=True):
+    """A token of the answer, and the likeliest ones in its place."""
+
+    top: tuple[TokenProb, ...] = ()
+    """The likeliest first; the chosen one need not be among them."""
+
+
 class ContentDelta(Struct, frozen=True, tag="content"):
     """Text of the answer; never half a character."""
 
     text: str
+    logprobs: tuple[TokenProbs, ...] = ()
+    """The tokens that end in this text, if ``n_probs`` asked for them."""
 
 
 class EmbeddingDelta(Struct, frozen=True, tag="embedding"):
@@ -40,6 +62,16 @@ class EmbeddingDelta(Struct, frozen=True, tag="embedding"):
 
     index: int
     vector: bytes
+
+
+class ProgressDelta(Struct, frozen=True, tag="progress"):
+    """How far a prompt has been processed, for requests that asked for it."""
+
+    total: int
+    cached: int
+    processed: int
+    """Tokens that the context holds, the cached ones included."""
+    seconds: float
 
 
 class FinishDelta(Struct, frozen=True, tag="finish"):
@@ -56,5 +88,5 @@ class FailureDelta(Struct, frozen=True, tag="failure"):
     failure: Failure
 
 
-Delta = ContentDelta | EmbeddingDelta | FinishDelta | FailureDelta
+Delta = ContentDelta | EmbeddingDelta | ProgressDelta | FinishDelta | FailureDelta
 """A request yields any number of content or embedding deltas, then one finish or failure."""

@@ -16,6 +16,14 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Tokens of context that all sequences share; 0 lets the worker choose from the model."""
     n_parallel: int = 4
     """Requests decoded in the same batch at most."""
+    kv_unified: bool = True
+    """Whether all requests share the whole context, or each has ``n_ctx / n_parallel`` of its own.
+
+    Separate parts decode a little faster; shared ones let a single request use all of it, and
+    requests with a common beginning keep that only once.
+    """
+    context_shift: bool = False
+    """Whether an answer that fills the context goes on without its oldest part."""
     n_batch: int = 512
     """Tokens that one decode step may hold, prompt chunks included."""
     n_threads: int = 0

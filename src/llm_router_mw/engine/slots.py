@@ -1,0 +1,234 @@
+"""The sequences of the context, and what they still hold from requests that are over.
+
+A request is given a slot. When it ends, the slot keeps its tokens: a later request that begins in
+the same way goes on from there, in the same slot or in another one that gets a copy. Only requests
+of one cache key (namespace and adapters) see each other's tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from llm_router_mw.engine.cells import Cells
+from llm_router_mw.engine.context import Context
+from llm_router_mw.engine.model import Rewind
+
+CacheKey = tuple[Any, ...]
+_MAX_CHECKPOINTS = 8
+_KEEP_WHOLE = 2
+"""A slot is continued in place only if at least one part in so many of it is of use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The part of a sequence's state that cannot be rewound, after its first ``length`` tokens."""
+
+    length: int
+    state: Any
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence of the context."""
+
+    sequence: int
+    key: CacheKey = ()
+    tokens: list[int] = field(default_factory=list)
+    """What the context holds of it."""
+    cells: list[int] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    busy: bool = False
+    used_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Tokens that need not be computed again: the first ``length`` of ``slot``."""
+
+    slot: Slot | None = None
+    length: int = 0
+    checkpoint: Checkpoint | None = None
+    """Has to be restored first; None if the slot can be used as it is."""
+
+
+NO_MATCH = Match()
+
+
+class Slots:
+    """All sequences of a context. Changes to its memory are made here, and counted here."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._cells = Cells(context.n_cells)
+        self._slots = [Slot(sequence) for sequence in range(context.n_parallel)]
+        self._clock = count(1)
+
+    @property
+    def n_free_cells(self) -> int:
+        return self._cells.n_free
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a request could be given a slot."""
+        return any(not slot.busy for slot in self._slots)
+
+    def match(self, tokens: list[int], key: CacheKey) -> Match:
+        """Return the most of *tokens*, but not all, that some slot can spare computing."""
+        best = NO_MATCH
+        for slot in self._slots:
+            if slot.key == key and len(slot.tokens) > best.length:
+                length = common_prefix(slot.tokens, tokens, len(tokens) - 1)
+                if length > best.length:
+                    found = self._usable(slot, length)
+                    best = found if found.length > best.length else best
+        return best
+
+    def _usable(self, slot: Slot, length: int) -> Match:
+        """Return how much of the first *length* tokens of *slot* can be gone on from."""
+        if length == len(slot.tokens) or self._context.can_rewind(slot.sequence, length):
+            return Match(slot, length)
+        for checkpoint in reversed(slot.checkpoints):
+            if checkpoint.length <= length:
+                return Match(slot, checkpoint.length, checkpoint)
+        return NO_MATCH
+
+    def reclaimable(self, match: Match) -> int:
+        """Return how many cells are used only by idle slots other than that of *match*."""
+        kept: set[int] = set()
+        for slot in self._slots:
+            if slot.busy or slot is match.slot:
+                kept.update(slot.cells)
+        return self._context.n_cells - self.n_free_cells - len(kept)
+
+    def drop_oldest(self, match: Match = NO_MATCH) -> bool:
+        """Forget what the longest idle slot holds, but not that of *match*; False if none does."""
+        holding = [slot for slot in self._slots if slot.cells and not slot.busy]
+        candidates = [slot for slot in holding if slot is not match.slot]
+        if not candidates:
+            return False
+        self.clear(min(candidates, key=lambda slot: slot.used_at))
+        return True
+
+    def take(self, match: Match, key: CacheKey) -> Slot:
+        """Return an idle slot, now busy, that holds the tokens of *match* and no others."""
+        slot = self._choose(match)
+        if slot is not match.slot:
+            self.clear(slot)
+            if match.slot is not None:
+                self._copy(match.slot, slot, match.length)
+        slot.key = key
+        slot.busy = True
+        if not self._rewind(slot, match):
+            self.clear(slot)
+        return slot
+
+    def _choose(self, match: Match) -> Slot:
+        idle = sorted((slot for slot in self._slots if not slot.busy), key=lambda s: s.used_at)
+        source = match.slot
+        if source is not None and source in idle:
+            # Else the rest of another conversation would be lost for a common beginning.
+            worth_it = match.length * _KEEP_WHOLE >= len(source.tokens)
+            if worth_it or len(idle) == 1:
+                return source
+            idle.remove(source)
+        return next((slot for slot in idle if not slot.tokens), idle[0])
+
+    def _copy(self, source: Slot, target: Slot, length: int) -> None:
+        if self._context.unified:
+            self._context.share(source.sequence, target.sequence, length)
+            target.cells = source.cells[:length]
+            self._cells.share(target.cells)
+        else:
+            # Between separate streams llama.cpp copies all or nothing.
+            length = len(source.tokens)
+            self._context.share(source.sequence, target.sequence, -1)
+            target.cells = self._cells.take(length)
+        target.tokens = source.tokens[:length]
+        target.checkpoints = [each for each in source.checkpoints if each.length <= length]
+
+    def _rewind(self, slot: Slot, match: Match) -> bool:
+        """Bring *slot* to the length of *match*; False if llama.cpp would not."""
+        if match.checkpoint is not None and not self._context.restore(
+            slot.sequence, match.checkpoint.state
+        ):
+            return False
+        return self.truncate(slot, match.length)
+
+    def truncate(self, slot: Slot, length: int) -> bool:
+        """Forget all but the first *length* tokens of *slot*; False if llama.cpp would not."""
+        if length < len(slot.tokens) and not self._context.truncate(slot.sequence, length):
+            return False
+        self._cells.give_back(slot.cells[length:])
+        del slot.cells[length:]
+        del slot.tokens[length:]
+        slot.checkpoints = [each for each in slot.checkpoints if each.length <= length]
+        return True
+
+    def extend(self, slot: Slot, tokens: list[int]) -> None:
+        """The context has computed *tokens* behind those of *slot*."""
+        slot.tokens += tokens
+        slot.cells += self._cells.take(len(tokens))
+
+    def release(self, slot: Slot) -> None:
+        """The request of *slot* has ended; its tokens stay for those to come."""
+        slot.busy = False
+        slot.used_at = next(self._clock)
+
+    def clear(self, slot: Slot) -> None:
+        """Forget all that *slot* holds."""
+        self._context.remove(slot.sequence)
+        self._cells.give_back(slot.cells)
+        slot.tokens, slot.cells, slot.checkpoints = [], [], []
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Save what is needed to come back to where *slot* is now."""
+        length = len(slot.tokens)
+        if not length or any(each.length == length for each in slot.checkpoints):
+            return
+        state = self._context.save(slot.sequence)
+        if state is not None:
+            slot.checkpoints.append(Checkpoint(length, state))
+            slot.checkpoints.sort(key=lambda each: each.length)
+            del slot.checkpoints[:-_MAX_CHECKPOINTS]
+
+    def shift(self, slot: Slot, keep: int, discard: int) -> bool:
+        """Forget *discard* tokens behind the first *keep*, and move the rest up.
+
+        Returns False where that can't be done: the model has no such positions, or the tokens
+        are shared, so that moving them would move another request's.
+        """
+        if self._cells.is_shared(slot.cells[keep:]):
+            return False
+        if not self._context.shift(slot.sequence, keep, discard):
+            return False
+        self._cells.give_back(slot.cells[keep : keep + discard])
+        del slot.cells[keep : keep + discard]
+        del slot.tokens[keep : keep + discard]
+        slot.checkpoints = []
+        return True
+
+    def cut(self, slot: Slot, length: int) -> None:
+        """Forget all but the first *length* tokens of *slot*, or all where that is impossible."""
+        if not self.truncate(slot, length):
+            self.clear(slot)
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether the model's sequences cannot simply be cut short."""
+        return self._context.rewind is not Rewind.ANYWHERE
+
+
+def common_prefix(left: list[int], right: list[int], limit: int) -> int:
+    """Return how many tokens at the beginning are equal, *limit* at most."""
+    limit = min(limit, len(left), len(right))
+    low, high = 0, limit
+    # Comparing slices is C's work: a few of them beat a loop over the tokens.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return max(low, 0)

@@ -97,6 +97,7 @@ class Generation:
             seconds = perf_counter() - self._started_at
             progress = ProgressDelta(self.n_prompt, self._n_cached, self.n_past, seconds)
             self.outlet.write([progress])
+            self.outlet.flush()
 
     def accept(self, token: int, vocab: Vocab, n_ctx: int) -> bool:
         """Take the next token of the answer; return True if it was the last.

@@ -28,8 +28,11 @@ class Vocab:
         self.bos_text = self._text(bos)
         self.eos_text = self._text(llama.llama_vocab_eos(self._vocab))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of *text*: special ones parsed, and added if the model wants them.
+    def tokenize(self, text: str, *, add: bool = True, parse: bool = True) -> list[int]:
+        """Return the tokens of *text*.
+
+        Special ones are found in the text if *parse*, and put around it, where the model wants
+        that, if *add*.
 
         Raises:
             InvalidRequestError: the text holds half a surrogate pair.
@@ -45,7 +48,7 @@ class Vocab:
         room = len(data) + 4
         while True:
             tokens = (ctypes.c_int32 * room)()
-            count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)
+            count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, add, parse)
             if count >= 0:
                 return tokens[:count]
             room = -count

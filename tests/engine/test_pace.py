@@ -1,0 +1,66 @@
+"""Sizing the chunks of prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_router_mw.engine import pace
+from llm_router_mw.engine.pace import Pace
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(pace, "perf_counter", lambda: self.now)
+
+    def step(self, measured: Pace, n_tokens: int, seconds: float) -> None:
+        with measured.timed([(None, n_tokens)]):
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_alone_a_prompt_may_fill_the_batch(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 512, 5.0)
+    assert measured.prompt_budget(0) == 512
+
+
+def test_as_long_as_nothing_is_known_it_may_too() -> None:
+    assert Pace(512).prompt_budget(3) == 509
+
+
+def test_beside_others_a_step_lasts_a_tenth_of_a_second(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 0.5)
+    assert measured.prompt_budget(4) == 100
+
+
+def test_a_fast_machine_fills_the_batch_all_the_same(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 0.001)
+    assert measured.prompt_budget(4) == 508
+
+
+def test_a_slow_machine_still_gets_on(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 100.0)
+    assert measured.prompt_budget(4) == 32
+
+
+def test_steps_that_only_decode_are_not_measured(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 4, 100.0)
+    assert measured.prompt_budget(4) == 508
+
+
+def test_one_odd_measurement_does_not_decide(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 0.5)
+    clock.step(measured, 500, 1.0)
+    assert 50 < measured.prompt_budget(4) < 100

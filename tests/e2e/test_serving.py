@@ -130,7 +130,7 @@ def test_the_app_keeps_its_own_paths(server: Served) -> None:
 
 def test_models_are_listed_with_their_state(server: Served) -> None:
     ask(server.http, "a")
-    assert model_ids(server.http) == {"a", "b", "hello", "bert", "embed"}
+    assert model_ids(server.http) == {"a", "b", "slow", "hello", "bert", "embed"}
     listed = {model["id"]: model for model in server.http.get("/v1/models").json()["data"]}
     assert listed["a"]["status"]["value"] == "loaded"
     assert listed["a"]["meta"]["n_ctx_train"] == 8192

@@ -117,6 +117,16 @@ def test_what_is_kept_gives_way_to_what_is_needed(load: Load, endless: Path) -> 
     assert cached(driver, ask(driver, tokens(1, 50))) == 0
 
 
+def test_the_rest_of_a_conversation_gives_way_but_not_its_beginning(
+    load: Load, endless: Path
+) -> None:
+    driver = load(endless, n_ctx=256)
+    ask(driver, (*SYSTEM, *tokens(2, 140)))
+    other = ask(driver, (*SYSTEM, *tokens(3, 130)))
+    assert cached(driver, other) == len(SYSTEM)
+    assert driver.finish(other).usage.completion_tokens == 10
+
+
 def test_the_oldest_is_forgotten_first(load: Load, endless: Path) -> None:
     driver = load(endless, n_parallel=2)
     ask(driver, tokens(1, 50))

@@ -6,6 +6,7 @@ import ctypes
 import os
 from typing import Any
 
+from llm_router_mw.engine.abort import StepAbort
 from llm_router_mw.engine.model import LoadedModel, Rewind
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.errors import ModelLoadError
@@ -57,6 +58,8 @@ class Context:
         self._n_window = model.n_window
         self.rewind = model.rewind
         self._compute = llama.llama_encode if model.has_encoder else llama.llama_decode
+        self.abort = StepAbort()
+        self.abort.install(self.pointer)
         self.generates = bool(self._memory) and not model.has_encoder
         """Whether text can be generated: that takes a memory, and nothing to be encoded before."""
         self._make_batch()
@@ -126,7 +129,10 @@ class Context:
         return end - 1
 
     def compute(self) -> int:
-        """Run the batch; return llama.cpp's code: 0 is success, 1 no room, below 0 an error."""
+        """Run the batch; return llama.cpp's code.
+
+        0 is success, 1 no room, 2 aborted (see ``abort``), below 0 an error.
+        """
         code: int = self._compute(self.pointer, self._batch)
         return code
 

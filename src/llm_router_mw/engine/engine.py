@@ -146,6 +146,18 @@ class Engine:
         outlet.discard()
         outlet.flush()
 
+    def overhear(self, cancelled: int | None) -> None:
+        """Learn early, in any thread, that a request (None: all) is about to be cancelled.
+
+        A step that works for nobody else is given up. The cancelling itself must follow.
+        """
+        context = self._context
+        if context is not None:
+            if cancelled is None:
+                context.abort.leave_all()
+            else:
+                context.abort.leave(cancelled)
+
     def cancel_all(self) -> None:
         """End all requests, and give out what there is to say about it."""
         for request_id in tuple(self._outlets):

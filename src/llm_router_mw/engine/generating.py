@@ -13,6 +13,7 @@ from llm_router_mw.engine.native import log
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.pace import Pace
 from llm_router_mw.engine.prompt import PromptReader
+from llm_router_mw.engine.reranking import not_a_reranker
 from llm_router_mw.engine.sampler import Sampler
 from llm_router_mw.engine.slots import NO_MATCH, Match, Slots, common_prefix
 from llm_router_mw.engine.vocab import Vocab
@@ -22,7 +23,7 @@ from llm_router_mw.errors import (
     LLMRouterError,
     NotSupportedError,
 )
-from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, Task
+from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, RerankTask, Task
 
 logger = logging.getLogger("llm_router_mw.engine")
 
@@ -32,6 +33,7 @@ _WORTH_WAITING = 64
 """Tokens that another request must be about to compute for this one to wait for them."""
 _MAX_FAILED_STEPS = 3
 _NO_ROOM = 1
+_ABORTED = 2
 
 Part = tuple[Generation, int]
 """A request and how many of its tokens take part in a step."""
@@ -78,6 +80,8 @@ class GenerationLoop:
                 "this model does not support embeddings as it is loaded; set its load option "
                 "pooling ('mean', 'cls' or 'last') to make it an embedding model"
             )
+        if isinstance(task, RerankTask):
+            raise not_a_reranker()
         if task.max_tokens is not None and task.max_tokens < 1:
             raise InvalidRequestError("max_tokens must be at least 1", param="max_tokens")
         prompt = self._prompts.read(task)
@@ -107,7 +111,8 @@ class GenerationLoop:
         if not plan:
             return False
         rows = self._fill(plan)
-        with self._pace.timed(plan):
+        requests = {generation.outlet.request_id for generation, _ in plan}
+        with self._pace.timed(plan), self._context.abort.step(requests):
             code = self._context.compute()
         if code == 0:
             self._failed_steps = 0
@@ -115,7 +120,11 @@ class GenerationLoop:
                 self._computed(generation, size, row)
         elif code == _NO_ROOM and (self._slots.drop_oldest() or len(self._running) > 1):
             self._make_room(at_least_one=True)
+        elif code == _ABORTED:
+            # All of them have been cancelled, as the next messages will say.
+            self._forget(plan)
         else:
+            self._forget(plan)
             self._fail([generation for generation, _ in plan], code)
         return True
 
@@ -168,10 +177,11 @@ class GenerationLoop:
             match = self._match(generation)
             if self._waits_for_another(generation, match):
                 continue
-            if not self._clear_room(generation, match):
+            spared = self._clear_room(generation, match)
+            if spared is None:
                 return
             self._waiting.remove(generation)
-            generation.start(self._slots.take(match, generation.cache_key))
+            generation.start(self._slots.take(spared, generation.cache_key))
             insort(self._running, generation, key=lambda running: running.arrival)
 
     def _match(self, generation: Generation) -> Match:
@@ -202,17 +212,11 @@ class GenerationLoop:
             leader.marks.add(length)
         return True
 
-    def _clear_room(self, generation: Generation, match: Match) -> bool:
-        """Make room for *generation* at the cost of what is kept; False if that is not enough."""
+    def _clear_room(self, generation: Generation, match: Match) -> Match | None:
+        """Make room for *generation* at the cost of what is kept; None if that is not enough."""
         growth = _ROOM_TO_GROW * (len(self._running) + 1) if self._running else 0
         needed = self._n_promised + len(generation.tokens) - match.length + growth
-        if needed <= self._slots.n_free_cells:
-            return True
-        if self._running and needed > self._slots.n_free_cells + self._slots.reclaimable(match):
-            return False
-        while needed > self._slots.n_free_cells and self._slots.drop_oldest(match):
-            pass
-        return True
+        return self._slots.clear_room(needed, match)
 
     # One step
 
@@ -278,14 +282,18 @@ class GenerationLoop:
         message = f"llama.cpp could not compute the next tokens (code {code}): {log.last_errors()}"
         logger.error("%s", message)
         for generation in generations:
-            if generation.slot is not None:  # nobody knows what it holds now
-                self._slots.clear(generation.slot)
             self._leave(generation)
             generation.outlet.end(FailureDelta(LLMRouterError(message).to_failure()))
             generation.outlet.flush()
         self._failed_steps += 1
         if self._failed_steps == _MAX_FAILED_STEPS:
             raise EngineBrokenError(message)
+
+    def _forget(self, plan: list[Part]) -> None:
+        """Clear the slots of a step that came to nothing: nobody knows what they hold now."""
+        for generation, _ in plan:
+            if generation.slot is not None:
+                self._slots.clear(generation.slot)
 
     def _leave(self, generation: Generation) -> None:
         """Take *generation* out for good."""

@@ -94,12 +94,32 @@ class Slots:
                 return Match(slot, checkpoint.length, checkpoint)
         return NO_MATCH
 
-    def reclaimable(self, match: Match) -> int:
-        """Return how many cells are used only by idle slots other than that of *match*."""
+    def clear_room(self, needed: int, match: Match) -> Match | None:
+        """See that *needed* cells are free, at the cost of what idle slots hold.
+
+        Returns:
+            What is left of *match*; None, and nothing is lost, if there is no such room.
+        """
+        if needed > self.n_free_cells + self._reclaimable(match):
+            return None
+        while needed > self.n_free_cells and self.drop_oldest(match):
+            pass
+        if needed <= self.n_free_cells or match.slot is None:
+            return match
+        # What follows the match in its own slot has to go too.
+        if self._rewind(match.slot, match):
+            return Match(match.slot, match.length)
+        self.clear(match.slot)
+        return NO_MATCH
+
+    def _reclaimable(self, match: Match) -> int:
+        """Return how many cells are used neither by busy slots nor by *match*."""
         kept: set[int] = set()
         for slot in self._slots:
-            if slot.busy or slot is match.slot:
+            if slot.busy:
                 kept.update(slot.cells)
+        if match.slot is not None:
+            kept.update(match.slot.cells[: match.length])
         return self._context.n_cells - self.n_free_cells - len(kept)
 
     def drop_oldest(self, match: Match = NO_MATCH) -> bool:

@@ -25,6 +25,7 @@ class Child:
         self._inbox = inbox
         self._engine = Engine(lambda deltas: channel.send(wire.Step(deltas)))
         self._reported_at = 0.0
+        inbox.tell(self._overhear)
 
     def run(self) -> int:
         """Live, and return the exit code: 0 after a stop, 1 after a failure."""
@@ -95,6 +96,13 @@ class Child:
                 self._handle(message)
                 message = self._inbox.poll()
             worked = self._engine.step()
+
+    def _overhear(self, message: wire.ToWorker) -> None:
+        """Let a step end early that nobody waits for; runs in the reader's thread."""
+        if isinstance(message, wire.Cancel):
+            self._engine.overhear(message.id)
+        elif isinstance(message, wire.Stop):
+            self._engine.overhear(None)
 
     def _handle(self, message: wire.ToWorker) -> None:
         match message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
@@ -31,7 +32,12 @@ class Inbox:
         self._parent = os.getppid()
         self.stop_requested = Event()
         """Set as soon as a stop has arrived, even while the main thread is busy."""
+        self._listener: Callable[[wire.ToWorker], None] = lambda message: None
         self._thread = Thread(target=self._read, name="reader", daemon=True)
+
+    def tell(self, listener: Callable[[wire.ToWorker], None]) -> None:
+        """Let *listener* know of each message, in the reader's thread, once it can be fetched."""
+        self._listener = listener
 
     def start(self) -> None:
         """Begin to read."""
@@ -59,6 +65,7 @@ class Inbox:
                     if isinstance(message, wire.Stop):
                         self.stop_requested.set()
                     self._messages.put(message)
+                    self._listener(message)
             except (OSError, WireError):
                 logger.exception("the channel to the router is broken")
                 os._exit(ORPHANED)

@@ -17,7 +17,7 @@ from llm_router_mw.api.settings import CLIENT_STALL_SECONDS, MAX_BODY_BYTES, Aut
 from llm_router_mw.config import parse_config
 from llm_router_mw.errors import ConfigError, PathNotFoundError
 from llm_router_mw.protocols import StartableRouter
-from llm_router_mw.router import Router, RouterThread
+from llm_router_mw.router import OnDemandRouter, Router, RouterThread
 
 logger = logging.getLogger("llm_router_mw.asgi")
 
@@ -67,6 +67,7 @@ class LLMRouterMiddleware:
         self.router = router_for(router, client_stall_seconds, options)
         self.thread = RouterThread(self.router)
         """Runs the router where no lifespan does; stops by itself at exit."""
+        self._on_demand = OnDemandRouter(self.thread)
         self._lifespan_came = False
         settings = api_settings(
             prefix=prefix,
@@ -89,7 +90,8 @@ class LLMRouterMiddleware:
             await self._api(scope, receive, send)
             return
         if kind in ("http", "websocket"):
-            scope[SCOPE_KEY] = self.router
+            started = self._lifespan_came or self.router.running
+            scope[SCOPE_KEY] = self.router if started else self._on_demand
         await self.app(scope, receive, send)
 
     async def _ensure_running(self) -> None:

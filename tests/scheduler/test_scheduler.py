@@ -196,6 +196,13 @@ class TestAutoloadOff:
         request = world.ask("a", autoload=False)
         assert world.rejected[request].kind == "ModelNotLoadedError"
 
+    def test_a_model_on_its_way_out_is_refused(self) -> None:
+        world = World()
+        world.serve("a")
+        world.unload("a")
+        request = world.ask("a", autoload=False)
+        assert world.rejected[request].kind == "ModelNotLoadedError"
+
     def test_a_loading_model_is_waited_for(self) -> None:
         world = World()
         world.ask("a")
@@ -263,6 +270,13 @@ class TestPatience:
         request = world.ask("b")
         assert world.timer == 60
         assert world.tick(60) == [f"reject {request}: QueueTimeoutError"]
+
+    def test_a_load_of_its_own_may_take_longer(self) -> None:
+        world = World(queue_timeout=60)
+        request = world.ask("a")
+        assert world.tick(100) == []
+        assert world.timer is None
+        assert world.loaded("a") == [f"grant {request}"]
 
     def test_a_lease_does_not_last_for_ever(self) -> None:
         world = World(max_lease=100)
@@ -403,6 +417,17 @@ class TestUnload:
             world.release(request)
         assert world.unload("a", model="other") == []
         assert world.unload("a") == ["stop a"]
+
+    def test_a_name_that_is_granted_a_lease_is_attached_again(self) -> None:
+        world = World(models_max=2)
+        world.ask("a")
+        world.send(events.Request(id=50, instances=(key("a"), key("b")), models=("other", "b")))
+        world.loaded("a")
+        world.unload("a", model="other")
+        world.loaded("b")
+        instance = world.scheduler.instance(key("a"))
+        assert instance is not None
+        assert instance.models == {"a", "other"}
 
 
 class TestShutdown:

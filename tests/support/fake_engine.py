@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 
@@ -13,6 +14,7 @@ from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import EngineFactory, ExitReport, ModelSource
 from llm_router_mw.types import (
     ChatTask,
+    CompletionTask,
     ContentDelta,
     Delta,
     EmbeddingDelta,
@@ -25,6 +27,7 @@ from llm_router_mw.types import (
     Usage,
 )
 from llm_router_mw.wire import Load
+from tests.support.gguf_bytes import small_model
 
 
 class FakeStream:
@@ -64,9 +67,10 @@ class FakeStream:
         self.open.set()
 
     def fail(self, error: LLMRouterError) -> None:
-        self.error = error
-        self.open.set()
-        self._finish()
+        if not self._over:
+            self.error = error
+            self.open.set()
+            self._finish()
 
     def _finish(self) -> None:
         if not self._over:
@@ -80,26 +84,27 @@ class FakeInstance:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.pid = None
-        self.path = ""
+        self.name = ""
         self.order: Load | None = None
         self.failure: LLMRouterError | None = None
         self.ready = anyio.Event()
         self.gone = anyio.Event()
         self.killed = False
+        self.stops = 0
         self.streams: list[FakeStream] = []
         self.exit_code = 0
 
     async def load(self, order: Load, progress: Callable[[float], None]) -> ModelInfo:
         self.order = order
-        self.path = order.path
-        self.engine.loads.append(order.path)
+        self.name = Path(order.path).stem
+        self.engine.loads.append(self.name)
         progress(0.5)
-        if order.path in self.engine.slow:
+        if self.name in self.engine.slow:
             await self.ready.wait()
         if self.failure is not None:
             raise self.failure
-        if order.path in self.engine.broken:
-            raise self.engine.broken[order.path]
+        if self.name in self.engine.broken:
+            raise self.engine.broken[self.name]
         return ModelInfo(
             n_ctx=128,
             n_ctx_train=128,
@@ -119,13 +124,18 @@ class FakeInstance:
         return stream
 
     async def stop(self, timeout_seconds: float) -> None:
-        if self.path in self.engine.stubborn:
-            await self.engine.stubborn[self.path].wait()
+        self.stops += 1
+        if self.name in self.engine.stubborn:
+            await self.engine.stubborn[self.name].wait()
         self._exit(WorkerDiedError("stopped"))
+        if self.engine.broken_end is not None:
+            raise self.engine.broken_end
 
     def kill(self) -> None:
         self.killed = True
         self._exit(WorkerDiedError("killed"))
+        if self.engine.broken_end is not None:
+            raise self.engine.broken_end
 
     def die(self) -> None:
         """End as a crash would."""
@@ -134,6 +144,8 @@ class FakeInstance:
 
     async def wait(self) -> ExitReport:
         await self.gone.wait()
+        if self.engine.broken_wait is not None:
+            raise self.engine.broken_wait
         return ExitReport(exit_code=self.exit_code)
 
     def _exit(self, error: LLMRouterError) -> None:
@@ -146,7 +158,7 @@ class FakeInstance:
 
 
 class FakeEngine:
-    """Counts loads; names paths that load slowly, fail, or are slow to stop."""
+    """Counts loads; its sets and dicts say which models load slowly, fail, or are slow to stop."""
 
     name = "fake"
 
@@ -157,46 +169,69 @@ class FakeEngine:
         self.broken: dict[str, LLMRouterError] = {}
         self.stubborn: dict[str, anyio.Event] = {}
         self.hold = False
+        """Streams give nothing until they are told to."""
+        self.slow_create: anyio.Event | None = None
+        self.broken_running: Exception | None = None
         self.broken_create: Exception | None = None
+        self.broken_wait: Exception | None = None
+        self.broken_end: Exception | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        if self.broken_running is not None:
+            raise self.broken_running
         yield
 
     async def create(self) -> FakeInstance:
+        if self.slow_create is not None:
+            await self.slow_create.wait()
         if self.broken_create is not None:
             raise self.broken_create
         instance = FakeInstance(self)
         self.instances.append(instance)
         return instance
 
-    def latest(self, path: str) -> FakeInstance:
-        """Return the newest worker of *path*."""
-        return next(i for i in reversed(self.instances) if i.path == path)
+    def latest(self, name: str) -> FakeInstance:
+        """Return the newest worker of the model *name*."""
+        return next(each for each in reversed(self.instances) if each.name == name)
 
 
 class FakeSource:
-    """Models that have no files."""
+    """Models with files that no engine could load; *shared* are further names over them."""
 
     name = "fake"
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, folder: Path, names: Sequence[str], shared: Mapping[str, str]) -> None:
+        self._files = {name: name for name in names} | dict(shared)
+        self._folder = folder
+        for file in names:
+            small_model().write(folder / f"{file}.gguf")
 
     def models(self) -> list[Model]:
         return [
-            Model(id=name, path=name, source="fake", options=LoadOptions()) for name in self._names
+            Model(
+                id=name,
+                path=str(self._folder / f"{file}.gguf"),
+                source=self.name,
+                options=LoadOptions(),
+            )
+            for name, file in self._files.items()
         ]
 
 
 class FakePlugin:
-    """Brings a fake engine and models named by letters."""
+    """Brings a fake engine and models named by letters, whose files lie in *folder*."""
 
     __name__ = "fake"
 
-    def __init__(self, names: Sequence[str] = ("a", "b", "c")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str] = ("a", "b", "c"),
+        shared: Mapping[str, str] = {},
+    ) -> None:
         self.engine = FakeEngine()
-        self._source = FakeSource(names)
+        self._source = FakeSource(folder, names, shared)
 
     @hookimpl
     def llm_router_register_engines(self, config: RouterConfig) -> list[EngineFactory]:
@@ -214,5 +249,9 @@ def _answer(task: Task) -> list[Delta]:
         vector = b"\x00\x00\x80\x3f\x00\x00\x00\x00"  # 1.0, 0.0
         # Out of order on purpose: the index counts.
         return [*(EmbeddingDelta(i, vector) for i in reversed(range(len(task.inputs)))), finish]
-    text = task.messages[-1]["content"] if isinstance(task, ChatTask) else str(task.prompt)
+    if isinstance(task, ChatTask):
+        text = task.messages[-1]["content"]
+    else:
+        assert isinstance(task, CompletionTask)
+        text = str(task.prompt)
     return [ContentDelta("echo: "), ContentDelta(text), finish]

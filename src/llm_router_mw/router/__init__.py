@@ -2,7 +2,8 @@
 
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.local import Router
+from llm_router_mw.router.on_demand import OnDemandRouter
 from llm_router_mw.router.sync import SyncLease, SyncRouter
 from llm_router_mw.router.thread import RouterThread
 
-__all__ = ["Lease", "Router", "RouterThread", "SyncLease", "SyncRouter"]
+__all__ = ["Lease", "OnDemandRouter", "Router", "RouterThread", "SyncLease", "SyncRouter"]

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
+from llm_router_mw.errors import RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.verbs import LeaseVerbs
@@ -42,18 +44,24 @@ class Bridge:
         """Return what *call* returns on the owner loop.
 
         If the caller is cancelled too late to cancel the call, *undo* gets its result there.
+
+        Raises:
+            RouterNotRunningError: the router is closed, or was while the call was under way.
         """
-        lock = threading.Lock()
+        lock = threading.Lock()  # either side may be first: the end of the call or the cancelling
         abandoned = False
+        results: list[T] = []
 
         async def guarded() -> T:
             result = await call()
             with lock:
-                if abandoned and undo is not None:
+                if not abandoned:
+                    results.append(result)
+                elif undo is not None:
                     undo(result)
             return result
 
-        future: Future[T] = self._portal.start_task_soon(guarded)
+        future = self._start(guarded)
         try:
             # A limiter of its own: a long wait must not use up the loop's shared threads.
             return await anyio.to_thread.run_sync(
@@ -62,15 +70,33 @@ class Bridge:
         except anyio.get_cancelled_exc_class():
             with lock:
                 abandoned = True
-                late = future.done() and not future.cancelled() and future.exception() is None
-            if late and undo is not None:
-                self._portal.start_task_soon(undo, future.result())
             future.cancel()
+            if results and undo is not None:
+                self.run_soon(lambda: undo(results[0]))
             raise
+        except CancelledError as error:
+            raise RouterNotRunningError("the router was closed meanwhile") from error
 
     def run_soon(self, call: Callable[[], None]) -> None:
-        """Have *call* made on the owner loop, without waiting for it."""
-        self._portal.start_task_soon(call)
+        """Have *call* made on the owner loop, without waiting for it.
+
+        A router that is closed has given back by itself what *call* would.
+        """
+        if self.is_home:
+            call()
+            return
+
+        async def made() -> None:
+            call()
+
+        with suppress(RouterNotRunningError):
+            self._start(made)
+
+    def _start(self, call: Callable[[], Awaitable[T]]) -> Future[T]:
+        try:
+            return self._portal.start_task_soon(call)
+        except RuntimeError as error:
+            raise RouterNotRunningError("the router has been closed") from error
 
 
 async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:
@@ -81,9 +107,11 @@ async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:
 class BridgedStream:
     """A stream that runs on the owner loop and is read on another."""
 
-    def __init__(self, bridge: Bridge, start: Callable[[], DeltaStream]) -> None:
+    def __init__(self, bridge: Bridge, lease: Lease, task: Task, release: bool) -> None:
         self._bridge = bridge
-        self._start = start
+        self._lease = lease
+        self._task = task
+        self._release = release
         self._stream: DeltaStream | None = None
         self._cancelled = False
 
@@ -100,7 +128,7 @@ class BridgedStream:
         if self._stream is None:
             if self._cancelled:
                 return None
-            self._stream = self._start()
+            self._stream = self._lease.stream(self._task, release=self._release)
         return await _next_or_none(self._stream)
 
     def cancel(self) -> None:
@@ -110,6 +138,8 @@ class BridgedStream:
         self._cancelled = True
         if self._stream is not None:
             self._stream.cancel()
+        elif self._release:  # what is never started never ends by itself
+            self._lease.release()
 
 
 class BridgedLease(LeaseVerbs):
@@ -131,7 +161,7 @@ class BridgedLease(LeaseVerbs):
 
     def stream(self, task: Task, *, release: bool = False) -> BridgedStream:
         """As ``Lease.stream``; the task starts when the first delta is asked for."""
-        return BridgedStream(self._bridge, lambda: self._lease.stream(task, release=release))
+        return BridgedStream(self._bridge, self._lease, task, release)
 
     def release(self) -> None:
         """Give the instance back. Idempotent."""

@@ -9,9 +9,11 @@ from contextlib import suppress
 
 import anyio
 import anyio.abc
+import msgspec
 
 from llm_router_mw import __version__
 from llm_router_mw.errors import (
+    InvalidRequestError,
     LLMRouterError,
     ModelLoadError,
     WireError,
@@ -24,6 +26,7 @@ from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.types import ModelInfo, Task
 from llm_router_mw.wire import (
     PROTOCOL,
+    Decoder,
     Hello,
     Load,
     Loaded,
@@ -43,6 +46,10 @@ logger = logging.getLogger("llm_router_mw.worker")
 
 _START_SECONDS = 60.0
 _LAST_FRAMES_SECONDS = 1.0
+_FAREWELL_SECONDS = 10.0
+"""From the end of the channel to the end of the process, at most."""
+
+_submits = msgspec.msgpack.Decoder(Submit)
 
 
 class WorkerClient:
@@ -56,11 +63,13 @@ class WorkerClient:
         self._load_stall_seconds = load_stall_seconds
         self._streams: dict[int, RequestStream] = {}
         self._next_id = 1
-        self._outgoing, self._to_send = anyio.create_memory_object_stream[ToWorker](math.inf)
+        self._outgoing, self._to_send = anyio.create_memory_object_stream[bytes](math.inf)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._progress: Callable[[float], None] = lambda _: None
         self._info: ModelInfo | None = None
         self._error: LLMRouterError | None = None
+        self._offence: str | None = None
+        """What the worker did to be ended by us."""
         self._report: ExitReport | None = None
         self._greeted = anyio.Event()
         self._settled = anyio.Event()
@@ -77,7 +86,7 @@ class WorkerClient:
     @property
     def usable(self) -> bool:
         """Whether the worker can still be asked to load something."""
-        return not self._process.exited and self._error is None
+        return not self._process.exited and self._error is None and self._offence is None
 
     async def run(self) -> None:
         """Carry messages until the process is gone. However this ends, the process is gone too."""
@@ -88,6 +97,10 @@ class WorkerClient:
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._watch_exit)
                 await self._read()
+        except Exception:
+            # Raised further, the trouble with this worker would be the end of all others.
+            logger.exception("the channel to worker %s failed", self.pid)
+            self._offence = "could not be understood"
         finally:
             self._tasks = None
             await self._bury()
@@ -130,6 +143,7 @@ class WorkerClient:
 
     def submit(self, task: Task, on_finished: Callable[[], None]) -> RequestStream:
         request_id = self._next_id
+        frame = _checked_frame(Submit(request_id, task))
         self._next_id += 1
 
         def finished() -> None:
@@ -137,11 +151,11 @@ class WorkerClient:
             on_finished()
 
         stream = RequestStream(request_id, self._send, finished, self._watch_stall)
-        if self._gone.is_set() or self._error is not None:
+        if not self.usable:
             stream.fail(self._died())
         else:
             self._streams[request_id] = stream
-            self._send(Submit(request_id, task))
+            self._send_frame(frame)
         return stream
 
     async def stop(self, timeout_seconds: float) -> None:
@@ -171,20 +185,29 @@ class WorkerClient:
                 for message in decoder.feed(data):
                     self._take(message)
         except WireError as error:
-            logger.error("worker %s broke the protocol and is ended: %s", self.pid, error)
-            self._error = error
-            self.kill()
-        except anyio.BrokenResourceError:
+            self._expel(f"broke the protocol ({error})")
+        except OSError:
             pass  # the pipe broke with the process; the exit report says why
         finally:
             self._read_ended.set()
+        await self._expect_exit()
+
+    async def _expect_exit(self) -> None:
+        # A worker that closed the channel is on its way out. One that stays is deaf or dumb.
+        await anyio.sleep(_FAREWELL_SECONDS)
+        self._expel("closed its channel")
+
+    def _expel(self, offence: str) -> None:
+        logger.error("worker %s %s and is ended", self.pid, offence)
+        self._offence = offence
+        self.kill()
 
     async def _write(self) -> None:
-        async for message in self._to_send:
-            try:
-                await self._process.send(encode(message))
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the worker is gone or going; its exit ends all requests
+        try:
+            async for frame in self._to_send:
+                await self._process.send(frame)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            await self._expect_exit()
 
     async def _read_log(self) -> None:
         async for line in self._process.read_log():
@@ -217,9 +240,12 @@ class WorkerClient:
     # Messages
 
     def _send(self, message: ToWorker) -> None:
+        self._send_frame(encode(message))
+
+    def _send_frame(self, frame: bytes) -> None:
         # What is for a worker that is gone is dropped: its requests have ended with it.
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._outgoing.send_nowait(message)
+            self._outgoing.send_nowait(frame)
 
     def _take(self, message: ToRouter) -> None:
         match message:
@@ -247,9 +273,26 @@ class WorkerClient:
             self._moved.set()
 
     def _died(self) -> LLMRouterError:
-        how = describe_exit(self._report) if self._report else "is being ended"
+        if self._offence is not None:
+            how = f"{self._offence} and was ended"
+        else:
+            how = describe_exit(self._report) if self._report else "is being ended"
         return WorkerDiedError(f"the worker of this model {how}; ask again to reload it")
 
     def _watch_stall(self, stream: RequestStream) -> None:
         if self._tasks is not None:
             self._tasks.start_soon(stream.watch_stall, self._stall_seconds)
+
+
+def _checked_frame(message: Submit) -> bytes:
+    """Return *message* as a frame that the worker will understand.
+
+    A task that app code made may hold anything; a worker that can't read a frame ends itself, and
+    all other requests with it.
+    """
+    try:
+        frame = encode(message)
+        next(Decoder(_submits).feed(frame))
+    except (WireError, msgspec.MsgspecError, TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidRequestError(f"the task cannot be sent to the worker: {error}") from error
+    return frame

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import anyio.abc
@@ -17,7 +17,6 @@ import anyio.abc
 from llm_router_mw.errors import (
     LLMRouterError,
     ModelLoadError,
-    RouterNotRunningError,
     error_from,
 )
 from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
@@ -64,6 +63,7 @@ class Conductor:
         tasks: anyio.abc.TaskGroup,
         *,
         clock: Clock,
+        names: Mapping[InstanceKey, Sequence[str]],
         chat_formats: dict[str, str],
         stop_timeout_seconds: float,
     ) -> None:
@@ -72,11 +72,12 @@ class Conductor:
         self._hub = hub
         self._tasks = tasks
         self._clock = clock
+        self._names = names
+        """The models of each instance: they all show its state."""
         self._chat_formats = chat_formats
         self._stop_timeout_seconds = stop_timeout_seconds
         self._inbox: deque[events.Event] = deque()
         self._deciding = False
-        self._closed = False
         self._next_request = 0
         self._pending: dict[int, Pending] = {}
         self._leases: dict[int, Lease] = {}
@@ -94,13 +95,11 @@ class Conductor:
         Raises:
             LLMRouterError: the scheduler refused, or a load failed.
         """
-        if self._closed:
-            raise RouterNotRunningError("the router is closing")
         event = self._request_event(models, autoload=autoload, hold=hold)
         request_id = event.id
         pending = self._pending[request_id] = Pending(models)
-        self.dispatch(event)
         try:
+            self.dispatch(event)
             await pending.done.wait()
         except BaseException:  # cancelled, perhaps in the moment of the grant
             if not pending.done.is_set():
@@ -149,33 +148,24 @@ class Conductor:
         return self._workers.get(key)
 
     async def exited(self, key: InstanceKey) -> None:
-        """Return when *key* has no worker."""
-        while (worker := self._workers.get(key)) is not None:
+        """Return when the present worker of *key* is gone; another one may follow it."""
+        worker = self._workers.get(key)
+        if worker is not None:
             await worker.exited.wait()
 
     async def close(self) -> None:
-        """Refuse what waits, end all leases, stop all workers within the stop timeout."""
-        self._closed = True
-        refusal = RouterNotRunningError("the router is closing").to_failure()
-        for pending in self._pending.values():
-            if not pending.done.is_set():
-                pending.failure = refusal
-                pending.done.set()
-        for lease in list(self._leases.values()):
-            lease.revoke(error_from(refusal))
-        async with anyio.create_task_group() as stopping:
-            for worker in list(self._workers.values()):
-                worker.stopping = True
-                if worker.engine is not None:
-                    stopping.start_soon(worker.engine.stop, self._stop_timeout_seconds)
+        """Refuse what waits, end all leases, stop all workers; return when they are gone."""
+        self.dispatch(events.Shutdown())
+        for worker in list(self._workers.values()):
+            # One that is still being made ends with the task that makes it.
+            if worker.engine is not None:
+                await worker.exited.wait()
 
     # Actions
 
     def _carry_out(self, action: actions.Action) -> None:
         match action:
             case actions.Start(instance, generation):
-                if self._closed:
-                    return
                 worker = self._workers[instance] = Worker(generation)
                 self._tasks.start_soon(self._run_worker, instance, worker)
             case actions.Stop(instance, generation):
@@ -199,7 +189,7 @@ class Conductor:
     def _grant(self, request_id: int, lease_ids: tuple[int, ...]) -> None:
         pending = self._pending.get(request_id)
         if pending is None or pending.done.is_set():
-            # Nobody is there to hold them: the request left, or the router is closing.
+            # Nobody is there to hold them: the request has left.
             for lease_id in lease_ids:
                 self.dispatch(events.Released(lease_id))
             return
@@ -231,12 +221,21 @@ class Conductor:
     def _stop_worker(self, worker: Worker) -> None:
         worker.stopping = True
         if worker.engine is not None:
-            self._tasks.start_soon(worker.engine.stop, self._stop_timeout_seconds)
+            self._tasks.start_soon(self._end_engine, worker.engine)
 
     def _kill_worker(self, worker: Worker) -> None:
         worker.stopping = True
         if worker.engine is not None:
-            worker.engine.kill()
+            try:
+                worker.engine.kill()
+            except Exception:
+                logger.exception("engine %r could not kill a worker", self._engine.name)
+
+    async def _end_engine(self, engine: EngineInstance) -> None:
+        try:
+            await engine.stop(self._stop_timeout_seconds)
+        except Exception:  # an engine plugin's own failure must not end the router
+            logger.exception("engine %r could not stop a worker", self._engine.name)
 
     def _set_timer(self, at_seconds: float | None) -> None:
         wakes = math.inf if self._timer_at is None else self._timer_at
@@ -258,25 +257,20 @@ class Conductor:
 
     def _announce(self, announcement: actions.Announce) -> None:
         key = announcement.instance
-        instance = self._scheduler.instance(key)
-        names = sorted(instance.models) if instance is not None else []
+        names = self._names[key]
         level = logging.WARNING if announcement.kind in _TROUBLE else logging.INFO
-        name = ", ".join(names) or str(key)
-        logger.log(level, "%s: %s: %s", name, announcement.state, announcement.reason)
-        for model in names or [str(key)]:
-            self._publish(model, announcement)
-
-    def _publish(self, model: str, announcement: actions.Announce) -> None:
-        self._hub.publish(
-            RouterEvent(
-                kind=announcement.kind,
-                model=model,
-                at_seconds=self._clock(),
-                state=announcement.state,
-                reason=announcement.reason,
-                data=announcement.data,
+        logger.log(level, "%s: %s: %s", ", ".join(names), announcement.state, announcement.reason)
+        for model in names:
+            self._hub.publish(
+                RouterEvent(
+                    kind=announcement.kind,
+                    model=model,
+                    at_seconds=self._clock(),
+                    state=announcement.state,
+                    reason=announcement.reason,
+                    data=announcement.data,
+                )
             )
-        )
 
     # Workers
 
@@ -287,7 +281,7 @@ class Conductor:
             if not worker.stopping:
                 await self._load(key, worker)
             if worker.stopping:
-                await worker.engine.stop(self._stop_timeout_seconds)
+                await self._end_engine(worker.engine)
             report = await worker.engine.wait()
             if not worker.stopping:
                 reason = describe_exit(report)
@@ -295,12 +289,12 @@ class Conductor:
             self._load_failed(key, worker, error)
         except Exception as error:  # an engine plugin's own failure must not end the router
             logger.exception("engine %r failed", self._engine.name)
-            message = f"engine {self._engine.name!r} failed: {error}"
-            self._load_failed(key, worker, ModelLoadError(message))
+            reason = f"engine {self._engine.name!r} failed: {error}"
+            self._load_failed(key, worker, ModelLoadError(reason))
         finally:
             if worker.engine is not None:
                 with anyio.CancelScope(shield=True):  # bounded by the stop timeout
-                    await worker.engine.stop(self._stop_timeout_seconds)
+                    await self._end_engine(worker.engine)
             del self._workers[key]
             worker.exited.set()
             self.dispatch(
@@ -313,8 +307,7 @@ class Conductor:
 
         def progressed(value: float) -> None:
             worker.progress = value
-            instance = self._scheduler.instance(key)
-            for model in sorted(instance.models) if instance is not None else ():
+            for model in self._names[key]:
                 self._hub.publish(
                     RouterEvent(
                         kind="progress",

@@ -50,16 +50,20 @@ class Lease(LeaseVerbs):
         if self._ended is not None:
             raise self._ended
 
-        started: list[DeltaStream] = []  # still empty if the task ends before submit returns
+        stream: DeltaStream | None = None
+        over = False  # the task may end before submit returns
 
         def finished() -> None:
-            self._running.difference_update(started)
+            nonlocal over
+            over = True
+            if stream is not None:
+                self._running.discard(stream)
             if release:
                 self.release()
 
         stream = self._instance.submit(task, finished)
-        started.append(stream)
-        self._running.add(stream)
+        if not over:
+            self._running.add(stream)
         return stream
 
     def release(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.plugins import collect, create_plugin_manager
 from llm_router_mw.scheduler import Scheduler, events
-from llm_router_mw.types import InstanceState, Model, ModelView, RouterEvent
+from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, RouterEvent
 
 T = TypeVar("T")
 
@@ -86,6 +87,7 @@ class Router:
         self._engine = self._registry.engine(self.config.engine)
         self._policy = self._registry.policy(self.config.eviction_policy)
         self._hub = EventHub(tuple(self._registry.observers.values()))
+        self._entered = False
         self._running: _Running | None = None
         self._stack = AsyncExitStack()
 
@@ -94,8 +96,22 @@ class Router:
         return self._running is not None
 
     async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise RuntimeError("this router is already running")
+        if self._entered:
+            raise RuntimeError("this router is already running, or has not closed yet")
+        stack = AsyncExitStack()
+        try:
+            self._running = await self._start(stack)
+        except BaseException:
+            # Not by the stack's own exit: the task groups in it would wrap the error.
+            await stack.aclose()
+            raise
+        self._stack = stack
+        return self
+
+    async def _start(self, stack: AsyncExitStack) -> _Running:
+        """Start everything; *stack* then holds how it is to be ended, also if this raises."""
+        self._entered = True
+        stack.callback(self._left)
         sources = tuple(self._registry.sources.values())
         catalog = await anyio.to_thread.run_sync(Catalog, sources)
         scheduler = Scheduler(
@@ -105,26 +121,24 @@ class Router:
             queue_timeout_seconds=self.config.queue_timeout_seconds,
             max_lease_seconds=self.config.max_lease_seconds,
         )
-        async with AsyncExitStack() as stack:
-            portal = await stack.enter_async_context(BlockingPortal())
-            stack.push_async_callback(portal.stop, cancel_remaining=True)
-            await stack.enter_async_context(self._engine.running())
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            conductor = Conductor(
-                scheduler,
-                self._engine,
-                self._hub,
-                tasks,
-                clock=self._clock,
-                chat_formats=dict(self._registry.chat_formats),
-                stop_timeout_seconds=self.config.stop_timeout_seconds,
-            )
-            tasks.start_soon(conductor.run_timer)
-            stack.callback(tasks.cancel_scope.cancel)
-            stack.push_async_callback(self._close, conductor)
-            self._running = _Running(catalog, scheduler, conductor, Bridge(portal))
-            self._stack = stack.pop_all()
-        return self
+        portal = await stack.enter_async_context(BlockingPortal())
+        stack.push_async_callback(portal.stop, cancel_remaining=True)
+        await stack.enter_async_context(self._engine.running())
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        conductor = Conductor(
+            scheduler,
+            self._engine,
+            self._hub,
+            tasks,
+            clock=self._clock,
+            names=_names(catalog),
+            chat_formats=dict(self._registry.chat_formats),
+            stop_timeout_seconds=self.config.stop_timeout_seconds,
+        )
+        tasks.start_soon(conductor.run_timer)
+        stack.callback(tasks.cancel_scope.cancel)
+        stack.push_async_callback(self._close, conductor)
+        return _Running(catalog, scheduler, conductor, Bridge(portal))
 
     async def __aexit__(
         self,
@@ -134,6 +148,9 @@ class Router:
     ) -> None:
         # The error is the caller's: passed into the task groups below it would come out wrapped.
         await self._stack.aclose()
+
+    def _left(self) -> None:
+        self._entered = False
 
     async def _close(self, conductor: Conductor) -> None:
         self._running = None
@@ -209,7 +226,7 @@ class Router:
         """Unload *model*; a busy one drains first, or is cut off with *force*.
 
         Returns:
-            False if it is still draining, or its worker stopping, when the call returns.
+            False if it is still draining when the call returns.
         """
         running = self._require_running()
 
@@ -217,14 +234,20 @@ class Router:
             found = running.catalog.resolve(model)
             key = found.instance_key
             running.conductor.dispatch(events.Unload(instance=key, model=found.id, force=force))
-            if wait:
+            # Other models may go on using the instance: then there is no exit to wait for.
+            if wait and running.state(found) in _LEAVING:
                 await running.conductor.exited(key)
             return running.state(found) is not InstanceState.DRAINING
 
         return await self._at_home(running, ask)
 
-    async def _at_home(self, running: _Running, call: Callable[[], Awaitable[T]]) -> T:
-        return await (call() if running.bridge.is_home else running.bridge.run(call))
+    async def _at_home(
+        self,
+        running: _Running,
+        call: Callable[[], Awaitable[T]],
+        undo: Callable[[T], None] | None = None,
+    ) -> T:
+        return await (call() if running.bridge.is_home else running.bridge.run(call, undo))
 
     # Monitoring
 
@@ -241,15 +264,12 @@ class Router:
         async def subscribe() -> Subscription:
             return self._hub.subscribe(self._snapshot)
 
-        subscription = await self._at_home(running, subscribe)
+        subscription = await self._at_home(running, subscribe, self._hub.unsubscribe)
         try:
             home = running.bridge.is_home
             yield subscription if home else BridgedEvents(running.bridge, subscription)
         finally:
-            if running.bridge.is_home:
-                self._hub.unsubscribe(subscription)
-            else:
-                running.bridge.run_soon(lambda: self._hub.unsubscribe(subscription))
+            running.bridge.run_soon(lambda: self._hub.unsubscribe(subscription))
 
     def _snapshot(self) -> RouterEvent:
         return RouterEvent(
@@ -263,6 +283,17 @@ class Router:
                 "lifespan start it"
             )
         return self._running
+
+
+_LEAVING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
+
+
+def _names(catalog: Catalog) -> dict[InstanceKey, list[str]]:
+    """Return the ids of all models of each instance."""
+    names: dict[InstanceKey, list[str]] = defaultdict(list)
+    for model in catalog.models():
+        names[model.instance_key].append(model.id)
+    return names
 
 
 def _release_all(leases: tuple[Lease, ...]) -> None:

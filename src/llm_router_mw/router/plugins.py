@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -64,8 +65,11 @@ def create_plugin_manager(plugins: Iterable[object] = ()) -> pluggy.PluginManage
             _register(manager, entry_point.load(), origin)
         except Exception as error:
             logger.error("plugin %s cannot be used and is left out: %s", origin, error)
+    names: Counter[str] = Counter()
     for plugin in plugins:
-        _register(manager, plugin, getattr(plugin, "__name__", type(plugin).__name__))
+        name = getattr(plugin, "__name__", type(plugin).__name__)
+        names[name] += 1
+        _register(manager, plugin, name if names[name] == 1 else f"{name} #{names[name]}")
     return manager
 
 
@@ -81,8 +85,9 @@ def collect(manager: pluggy.PluginManager, config: RouterConfig) -> Registry:
         found: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for owner, supplied in _supplied(manager, hook, config):
-            for thing in supplied:
-                if not isinstance(thing, protocol):
+            for thing in _as(list, supplied, owner, hook):
+                # A class has all members too, and would fail when it is used.
+                if isinstance(thing, type) or not isinstance(thing, protocol):
                     raise PluginLoadError(
                         f"plugin {owner!r}: {hook} supplied {thing!r}, which is no "
                         f"{protocol.__name__}"
@@ -92,8 +97,9 @@ def collect(manager: pluggy.PluginManager, config: RouterConfig) -> Registry:
 
     formats: dict[str, str] = {}
     owners: dict[str, str] = {}
-    for owner, supplied in _supplied(manager, "llm_router_register_chat_formats", config):
-        for name, dotted in dict(supplied).items():
+    hook = "llm_router_register_chat_formats"
+    for owner, supplied in _supplied(manager, hook, config):
+        for name, dotted in _as(dict, supplied, owner, hook).items():
             _add(formats, owners, name, dotted, owner, "chat format")
     return Registry(
         sources=objects("llm_router_register_model_sources", ModelSource),
@@ -138,6 +144,15 @@ def _supplied(
         if supplied is not None:
             results.append((name, supplied))
     return results
+
+
+def _as(kind: type[SuppliedT], supplied: Any, owner: str, hook: str) -> SuppliedT:
+    try:
+        return kind(supplied)  # type: ignore[call-arg]
+    except Exception as error:
+        raise PluginLoadError(
+            f"plugin {owner!r}: {hook} supplied {supplied!r}, which is no {kind.__name__}: {error}"
+        ) from error
 
 
 def _add(

@@ -14,7 +14,11 @@ import anyio.abc
 
 from llm_router_mw.protocols import ExitReport
 
+# -P: the working directory must not shadow modules; -u would slow the log only.
+_COMMAND = (sys.executable, "-P", "-m", "llm_router_mw.worker")
 _LOG_LINES = 20
+_LOG_LINE_BYTES = 8192
+"""A longer line is cut: a worker that never ends one must not fill the router's memory."""
 _LAST_WORDS_SECONDS = 1.0
 
 # A worker runs native code on other people's files: it gets what it needs to run and to find its
@@ -68,16 +72,16 @@ class WorkerProcess:
         Raises:
             OSError: the operating system refused.
         """
-        # -P: the working directory must not shadow modules; -u would slow the log only.
-        command = [sys.executable, "-P", "-m", "llm_router_mw.worker"]
-        process = await anyio.open_process(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=worker_environment(os.environ),
-            start_new_session=True,  # Ctrl-C in the terminal is the router's business
-        )
+        # Cancelled half-way, it would leave a process behind that nobody waits for.
+        with anyio.CancelScope(shield=True):
+            process = await anyio.open_process(
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=worker_environment(os.environ),
+                start_new_session=True,  # Ctrl-C in the terminal is the router's business
+            )
         return cls(process)
 
     @property
@@ -110,12 +114,19 @@ class WorkerProcess:
         try:
             async for data in self._process.stderr:
                 *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _LOG_LINE_BYTES:
+                    lines, rest = [*lines, rest], b""
                 for line in lines:
-                    text = line.decode(errors="replace").rstrip()
-                    self._log.append(text)
-                    yield text
+                    yield self._keep(line)
+            if rest:
+                yield self._keep(rest)
         finally:
             self._log_ended.set()
+
+    def _keep(self, line: bytes) -> str:
+        text = line.decode(errors="replace").rstrip()
+        self._log.append(text)
+        return text
 
     async def wait(self) -> ExitReport:
         """Return when the process is gone."""

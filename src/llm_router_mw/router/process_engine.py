@@ -50,7 +50,8 @@ class ProcessEngine:
         return client
 
     async def _start(self) -> WorkerClient:
-        if self._tasks is None:
+        tasks = self._tasks  # may be taken away while the process starts
+        if tasks is None:
             raise ModelLoadError("the router is closing; no worker can be started")
         try:
             process = await WorkerProcess.spawn()
@@ -61,7 +62,7 @@ class ProcessEngine:
             stall_seconds=self._config.client_stall_seconds,
             load_stall_seconds=self._config.load_stall_seconds,
         )
-        self._tasks.start_soon(client.run)
+        tasks.start_soon(client.run)
         await client.greet()
         return client
 

@@ -39,6 +39,7 @@ class RequestStream:
         self._on_finished = on_finished
         self._on_full = on_full
         self._buffer: deque[Delta] = deque()
+        self._reads = 0
         self._taken = 0
         self._unread = 0
         self._error: LLMRouterError | None = None
@@ -64,6 +65,7 @@ class RequestStream:
             self._wake = anyio.Event()
             await self._wake.wait()
         delta = self._buffer.popleft()
+        self._reads += 1
         self._give_credit()
         return delta
 
@@ -97,14 +99,19 @@ class RequestStream:
             self._wake.set()
 
     async def watch_stall(self, stall_seconds: float) -> None:
-        """Cancel the request if its reader frees no room within *stall_seconds*."""
-        with anyio.move_on_after(stall_seconds) as scope:
-            await self._room.wait()
-        if scope.cancelled_caught and not self._finished:
-            self.cancel()
-            self.fail(
-                ClientStalledError(f"nothing was read for {stall_seconds:g} s; request cancelled")
-            )
+        """Cancel the request if its reader takes nothing for *stall_seconds* while it is full."""
+        room = self._room
+        while not room.is_set():
+            reads = self._reads
+            with anyio.move_on_after(stall_seconds):
+                await room.wait()
+            if not room.is_set() and self._reads == reads:
+                self.cancel()
+                self.fail(
+                    ClientStalledError(
+                        f"nothing was read for {stall_seconds:g} s; request cancelled"
+                    )
+                )
 
     def _give_credit(self) -> None:
         # In batches: one message for many deltas. The finish needs no credit and earns none.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from llm_router_mw.errors import RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream, LeaseContract
 from llm_router_mw.router.thread import RouterThread
 from llm_router_mw.types import Delta, EmbeddingReply, ModelInfo, ModelView, Task, TextReply
@@ -31,26 +32,25 @@ class SyncLease:
 
     def chat(self, messages: Sequence[dict[str, Any]], **parameters: Any) -> TextReply:
         """Answer a conversation. *parameters* are fields of ``ChatTask`` and ``Sampling``."""
-        return self._thread.portal.call(partial(self._lease.chat, messages, **parameters))
+        return self._thread.call(partial(self._lease.chat, messages, **parameters))
 
     def complete(self, prompt: str | Sequence[int], **parameters: Any) -> TextReply:
         """Continue *prompt*. *parameters* are fields of ``CompletionTask`` and ``Sampling``."""
-        return self._thread.portal.call(partial(self._lease.complete, prompt, **parameters))
+        return self._thread.call(partial(self._lease.complete, prompt, **parameters))
 
     def embed(self, inputs: str | Sequence[str]) -> EmbeddingReply:
         """Embed one text or several."""
-        return self._thread.portal.call(self._lease.embed, inputs)
+        return self._thread.call(self._lease.embed, inputs)
 
     def stream(self, task: Task) -> Iterator[Delta]:
         """Yield the deltas of *task* as they come; closing the iterator cancels it."""
-        portal = self._thread.portal
-        stream: DeltaStream = portal.call(self._lease.stream, task)
+        stream = self._thread.call(_start, self._lease, task)
         try:
-            # StopAsyncIteration can't cross threads in a future.
-            while (delta := portal.call(_next_or_none, stream)) is not None:
+            while (delta := self._thread.call(_next_or_none, stream)) is not None:
                 yield delta
         finally:
-            portal.call(stream.cancel)
+            with suppress(RouterNotRunningError):
+                self._thread.call(_cancel, stream)
 
 
 class SyncRouter:
@@ -63,9 +63,12 @@ class SyncRouter:
     def acquire(self, model: str) -> Iterator[SyncLease]:
         """Load or wait for *model* and hold it."""
         self._thread.start()
-        portal = self._thread.portal
-        with portal.wrap_async_context_manager(self._thread.router.acquire(model)) as lease:
+        lease = self._thread.call(self._thread.router.lease, model)
+        try:
             yield SyncLease(self._thread, lease)
+        finally:
+            with suppress(RouterNotRunningError):
+                self._thread.call(_release, lease)
 
     def models(self) -> tuple[ModelView, ...]:
         """All models and their states."""
@@ -75,14 +78,29 @@ class SyncRouter:
     def load(self, model: str, *, wait: bool = True) -> None:
         """Load *model*; without *wait* return when the load has been asked for."""
         self._thread.start()
-        self._thread.portal.call(partial(self._thread.router.load, model, wait=wait))
+        self._thread.call(partial(self._thread.router.load, model, wait=wait))
 
     def unload(self, model: str, *, force: bool = False, wait: bool = True) -> bool:
         """Unload *model*; returns False if it is still draining."""
         self._thread.start()
-        unload = partial(self._thread.router.unload, model, force=force, wait=wait)
-        return self._thread.portal.call(unload)
+        return self._thread.call(partial(self._thread.router.unload, model, force=force, wait=wait))
+
+
+# On the router's loop, whatever they do: its state belongs to it.
+
+
+async def _start(lease: LeaseContract, task: Task) -> DeltaStream:
+    return lease.stream(task)
 
 
 async def _next_or_none(stream: DeltaStream) -> Delta | None:
+    # StopAsyncIteration can't cross threads in a future.
     return await anext(stream, None)
+
+
+async def _cancel(stream: DeltaStream) -> None:
+    stream.cancel()
+
+
+async def _release(lease: LeaseContract) -> None:
+    lease.release()

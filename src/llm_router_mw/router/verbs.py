@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llm_router_mw.errors import InvalidRequestError, LLMRouterError
+from llm_router_mw.errors import InvalidRequestError, LeaseExpiredError, LLMRouterError
 from llm_router_mw.protocols import DeltaStream
 from llm_router_mw.types import (
     ChatTask,
@@ -53,9 +53,14 @@ class LeaseVerbs(ABC):
     async def _collect(self, task: Task) -> list[Delta]:
         stream = self.stream(task)
         try:
-            return [delta async for delta in stream]
+            deltas = [delta async for delta in stream]
         finally:
             stream.cancel()
+        if deltas and isinstance(deltas[-1], FinishDelta) and deltas[-1].reason == "cancelled":
+            raise LeaseExpiredError(
+                "the lease ended before the answer was complete; acquire the model again"
+            )
+        return deltas
 
 
 def generation_task(
@@ -76,13 +81,17 @@ def generation_task(
     sampling = {name: value for name, value in parameters.items() if name in sampling_fields}
     if isinstance(fields.get("stop"), str):
         fields["stop"] = (fields["stop"],)
-    if sampling:
-        fields["sampling"] = {**msgspec.to_builtins(fields.get("sampling", Sampling())), **sampling}
     try:
+        if sampling:
+            given = msgspec.convert(fields.get("sampling", Sampling()), Sampling)
+            fields["sampling"] = {**msgspec.to_builtins(given), **sampling}
         tag = kind.__struct_config__.tag
         return msgspec.convert({"type": tag, **subject, **fields}, kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequestError(str(error), param=str(error).rpartition("$.")[2]) from error
+        # msgspec ends with the place: "Expected `int`, got `str` - at `$.sampling.top_k`".
+        place = str(error).partition("`$.")[2].rstrip("`")
+        param = place.removeprefix("sampling.") or "sampling"
+        raise InvalidRequestError(str(error), param=param) from error
 
 
 def text_reply(deltas: Sequence[Delta]) -> TextReply:

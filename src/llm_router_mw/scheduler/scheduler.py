@@ -34,6 +34,10 @@ from llm_router_mw.scheduler.victims import ranked
 from llm_router_mw.types import EventKind, InstanceKey, InstanceState
 
 
+_THERE = (InstanceState.LOADING, InstanceState.LOADED)
+"""States in which nothing has to be started for a request."""
+
+
 class Scheduler:
     """The single owner of instances' states, leases and the queue."""
 
@@ -126,7 +130,7 @@ class Scheduler:
                 f"{self._models_max}; ask for fewer or raise models_max",
                 param="model",
             )
-        if not instance.occupies_slot and not request.autoload:
+        if not request.autoload and instance.state not in _THERE:
             return ModelNotLoadedError(
                 f"model {model!r} is not loaded and loading on demand is off; load it first"
             )
@@ -222,7 +226,8 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         for waiter in list(self._queue.values()):
-            if now >= waiter.since_seconds + self._queue_timeout_seconds:
+            late = now >= waiter.since_seconds + self._queue_timeout_seconds
+            if late and not self._is_on_its_way(waiter):
                 self._reject(
                     waiter,
                     QueueTimeoutError(
@@ -241,11 +246,17 @@ class Scheduler:
                     now,
                 )
 
+    def _is_on_its_way(self, waiter: Waiter) -> bool:
+        """Whether *waiter* has its room, and waits for nobody but the loading itself."""
+        return all(self._instances[key].state in _THERE for key in waiter.instances)
+
     def _grant(self, now: float) -> None:
         for waiter in list(self._queue.values()):
             wanted = [self._instances[key] for key in waiter.instances]
             if all(instance.state is InstanceState.LOADED for instance in wanted):
                 del self._queue[waiter.id]
+                for instance, model in zip(wanted, waiter.models, strict=True):
+                    instance.models.add(model)
                 held = [self._new_lease(i, now) for i in wanted] if waiter.hold else []
                 self._do(actions.Grant(waiter.id, tuple(held)))
                 self._spare_drained_for(waiter.id)
@@ -301,11 +312,10 @@ class Scheduler:
     def _set_timer(self, now: float) -> None:
         times = [lease.expires_at_seconds for lease in self._leases.values()]
         for waiter in self._queue.values():
-            patience = waiter.since_seconds + self._max_wait_seconds
+            times.append(waiter.since_seconds + self._max_wait_seconds)
             times.append(waiter.since_seconds + self._queue_timeout_seconds)
-            if patience > now:
-                times.append(patience)
-        at_seconds = min(times, default=None)
+        # What is past has been acted upon, or waits for another event.
+        at_seconds = min((time for time in times if time > now), default=None)
         if at_seconds != self._timer:
             self._timer = at_seconds
             self._do(actions.SetTimer(at_seconds))

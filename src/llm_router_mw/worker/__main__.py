@@ -12,6 +12,8 @@ import sys
 from llm_router_mw.worker.channel import Channel
 from llm_router_mw.worker.inbox import Inbox
 
+_SWITCH_SECONDS = 0.0002
+
 
 def main() -> int:
     """Run a worker and return its exit code."""
@@ -20,6 +22,9 @@ def main() -> int:
     # wait for native code to return.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The engine gives the interpreter lock up in each step and must get it back at once: by
+    # default a busy thread beside it may keep it for 5 ms.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     inbox = Inbox(channel)
     inbox.start()
     # Slow, and done before hello is answered: a spare worker is warm once it is ready.

@@ -1,0 +1,56 @@
+"""A router that nobody has started: the first verb starts it, on a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+
+from llm_router_mw.protocols import LeaseContract, RouterContract
+from llm_router_mw.router.thread import RouterThread
+from llm_router_mw.types import ModelView, RouterEvent
+
+
+class OnDemandRouter:
+    """The verbs of a router (``RouterContract``) for apps whose server sends no lifespan."""
+
+    def __init__(self, thread: RouterThread) -> None:
+        self._thread = thread
+
+    @asynccontextmanager
+    async def acquire(self, model: str, /, *models: str) -> AsyncIterator[Any]:
+        """As ``Router.acquire``."""
+        router = await self._started()
+        async with router.acquire(model, *models) as held:
+            yield held
+
+    async def lease(self, model: str, *, autoload: bool | None = None) -> LeaseContract:
+        """As ``Router.lease``."""
+        return await (await self._started()).lease(model, autoload=autoload)
+
+    def models(self) -> tuple[ModelView, ...]:
+        """As ``Router.models``; the first call waits for the router to start."""
+        self._thread.start()
+        return self._thread.router.models()
+
+    async def load(self, model: str, *, wait: bool = True) -> None:
+        """As ``Router.load``."""
+        await (await self._started()).load(model, wait=wait)
+
+    async def unload(self, model: str, *, force: bool = False, wait: bool = True) -> bool:
+        """As ``Router.unload``."""
+        return await (await self._started()).unload(model, force=force, wait=wait)
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:
+        """As ``Router.events``."""
+        router = await self._started()
+        async with router.events() as events:
+            yield events
+
+    async def _started(self) -> RouterContract:
+        if not self._thread.router.running:
+            await anyio.to_thread.run_sync(self._thread.start)
+        return self._thread.router

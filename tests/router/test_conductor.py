@@ -1,0 +1,173 @@
+"""The I/O shell around the scheduler: its timer, and workers that do not obey at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
+from llm_router_mw.errors import QueueTimeoutError
+from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.hub import EventHub
+from llm_router_mw.scheduler import Scheduler, actions, events
+from llm_router_mw.types import InstanceState, Model
+from tests.support.fake_engine import FakePlugin, FakeSource
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+
+class Stage:
+    """A conductor with a fake engine, one slot, and a clock that the test turns."""
+
+    def __init__(self, folder: Path, tasks: anyio.abc.TaskGroup) -> None:
+        self.now = 0.0
+        self.engine = FakePlugin(folder).engine
+        self.a, self.b, _ = FakeSource(folder, ("a", "b", "c"), {}).models()
+        self.scheduler = Scheduler(
+            LeastRecentlyUsed(),
+            models_max=1,
+            max_wait_seconds=10.0,
+            queue_timeout_seconds=100.0,
+            max_lease_seconds=1000.0,
+        )
+        self.conductor = Conductor(
+            self.scheduler,
+            self.engine,
+            EventHub(()),
+            tasks,
+            clock=lambda: self.now,
+            names={model.instance_key: [model.id] for model in (self.a, self.b)},
+            chat_formats={},
+            stop_timeout_seconds=1.0,
+        )
+
+    def state(self, model: Model) -> InstanceState:
+        instance = self.scheduler.instance(model.instance_key)
+        return instance.state if instance is not None else InstanceState.UNLOADED
+
+    def waiting(self, model: Model) -> int:
+        return self.scheduler.waiting(model.instance_key)
+
+
+@asynccontextmanager
+async def stage(folder: Path) -> AsyncIterator[Stage]:
+    async with anyio.create_task_group() as tasks:
+        made = Stage(folder, tasks)
+        yield made
+        await made.conductor.close()
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_timer_rings_when_the_scheduler_asked_for_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre, anyio.create_task_group() as tasks:
+        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        theatre.now = 999.99  # the lease ends at 1000
+        tasks.start_soon(theatre.conductor.run_timer)
+        await anyio.lowlevel.checkpoint()
+        assert lease.held
+        theatre.now = 1000.0
+        await until(lambda: not lease.held)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_timer_that_rings_too_early_is_set_again(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre, anyio.create_task_group() as tasks:
+        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        theatre.now = 999.99
+        tasks.start_soon(theatre.conductor.run_timer)
+        ticks = 0
+        decide = theatre.scheduler.decide
+
+        def counted(event: events.Event, now: float) -> list[actions.Action]:
+            nonlocal ticks
+            ticks += isinstance(event, events.Tick)
+            return decide(event, now)
+
+        theatre.scheduler.decide = counted  # type: ignore[method-assign]
+        await until(lambda: ticks >= 2)  # the clock stands still
+        assert lease.held
+        theatre.now = 1000.0
+        await until(lambda: not lease.held)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_request_that_waits_too_long_is_refused_by_the_clock(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre:
+        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        refusals: list[QueueTimeoutError] = []
+
+        async def ask() -> None:
+            try:
+                await theatre.conductor.request([theatre.b], autoload=True, hold=True)
+            except QueueTimeoutError as error:
+                refusals.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until(lambda: theatre.waiting(theatre.b) == 1)
+            theatre.now = 100.0
+            tasks.start_soon(theatre.conductor.run_timer)  # its time has come long ago
+            await until(lambda: refusals)
+            tasks.cancel_scope.cancel()
+        assert lease.held
+        lease.release()
+
+
+async def test_the_timer_is_put_forward_but_not_back(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre:
+        conductor = theatre.conductor
+        moved = conductor._timer_moved
+        conductor._set_timer(100.0)
+        assert moved.is_set()
+        conductor._timer_moved = anyio.Event()
+        for later in (200.0, None):
+            conductor._set_timer(later)
+            assert not conductor._timer_moved.is_set()
+        conductor._set_timer(50.0)
+        assert conductor._timer_moved.is_set()
+
+
+async def test_a_stubborn_victim_keeps_its_slot_until_it_is_gone(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre:
+        conductor, engine = theatre.conductor, theatre.engine
+        await conductor.request([theatre.a], autoload=True, hold=False)
+        engine.stubborn["a"] = anyio.Event()
+        conductor.request_later([theatre.b])
+        await until(lambda: engine.latest("a").stops == 1)
+        assert theatre.state(theatre.a) is InstanceState.STOPPING
+        assert engine.loads == ["a"]
+        engine.stubborn["a"].set()
+        await until(lambda: theatre.state(theatre.b) is InstanceState.LOADED)
+        assert engine.loads == ["a", "b"]
+
+
+async def test_closing_waits_for_a_stubborn_worker_and_starts_no_other(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre:
+        conductor, engine = theatre.conductor, theatre.engine
+        await conductor.request([theatre.a], autoload=True, hold=False)
+        engine.stubborn["a"] = anyio.Event()
+        conductor.request_later([theatre.b])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conductor.close)
+            await until(lambda: engine.latest("a").stops == 1)
+            assert not engine.latest("a").gone.is_set()
+            engine.stubborn["a"].set()
+        await until(lambda: conductor.worker(theatre.a.instance_key) is None)
+        assert theatre.state(theatre.b) is InstanceState.UNLOADED
+        assert engine.loads == ["a"]
+
+
+async def test_news_of_an_earlier_worker_does_not_touch_a_later_one(tmp_path: Path) -> None:
+    async with stage(tmp_path) as theatre:
+        conductor = theatre.conductor
+        await conductor.request([theatre.a], autoload=True, hold=False)
+        stopped: list[object] = []
+        conductor._with_worker(theatre.a.instance_key, 99, stopped.append)
+        conductor._with_worker(theatre.b.instance_key, 1, stopped.append)
+        assert stopped == []
+        await conductor.exited(theatre.b.instance_key)  # there is none to wait for

@@ -1,0 +1,55 @@
+"""A router that its first use starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_router_mw.router import OnDemandRouter, Router, RouterThread
+from tests.support.fake_engine import FakePlugin
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Router:
+    return Router(plugins=[FakePlugin(tmp_path)], engine="fake")
+
+
+@pytest.fixture
+def on_demand(router: Router) -> Iterator[OnDemandRouter]:
+    thread = RouterThread(router)
+    yield OnDemandRouter(thread)
+    thread.stop()
+
+
+async def test_nothing_runs_before_it_is_used(router: Router, on_demand: OnDemandRouter) -> None:
+    assert not router.running
+
+
+async def test_a_lease_starts_it(router: Router, on_demand: OnDemandRouter) -> None:
+    async with on_demand.acquire("a") as llm:
+        assert router.running
+        reply = await llm.chat([{"role": "user", "content": "hi"}])
+    assert reply.text == "echo: hi"
+
+
+async def test_several_are_taken_at_once(on_demand: OnDemandRouter) -> None:
+    async with on_demand.acquire("a", "b") as leases:
+        assert [lease.model for lease in leases] == ["a", "b"]
+
+
+async def test_each_verb_starts_it(router: Router, on_demand: OnDemandRouter) -> None:
+    await on_demand.load("a")
+    assert await on_demand.unload("a")
+    lease = await on_demand.lease("b")
+    lease.release()
+    async with on_demand.events() as events:
+        assert (await anext(aiter(events))).kind == "snapshot"
+
+
+async def test_listing_starts_it_too(router: Router, on_demand: OnDemandRouter) -> None:
+    assert [view.id for view in on_demand.models()] == ["a", "b", "c"]
+    assert router.running

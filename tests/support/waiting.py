@@ -1,0 +1,16 @@
+"""Waiting for a condition, with a bound instead of a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+SECONDS = 10.0
+
+
+async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Return once *condition* holds; raise TimeoutError when it does not within *seconds*."""
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110  # any condition: there is no event to wait for
+            await anyio.sleep(0.001)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -158,7 +158,8 @@ class Exchange:
 
     def close(self) -> None:
         """End the request and wait for its end; called by the server, also when a client left."""
-        with suppress(RuntimeError):  # a portal that has stopped has ended its tasks
+        # A portal that has stopped has ended its tasks.
+        with suppress(RuntimeError, CancelledError):
             self._portal.call(self._cancel.cancel)
         wait([self._task])
         for stream in (self._put, self._get, self._put_piece, self._get_piece):
@@ -168,8 +169,8 @@ class Exchange:
         while True:
             try:
                 message = self._portal.call(self._get.receive)
-            except (anyio.EndOfStream, anyio.ClosedResourceError):
-                return None
+            except (anyio.EndOfStream, anyio.ClosedResourceError, CancelledError):
+                return None  # cancelled: the router's thread was stopped meanwhile
             if message is not None:
                 return message
             self._portal.call(self._put_piece.send, next(self._body, b""))

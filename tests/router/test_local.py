@@ -535,8 +535,9 @@ async def test_a_load_that_ends_while_the_router_closes_is_granted_to_nobody(
         running = router._running
         assert running is not None
         (instance,) = running.scheduler.instances()
-        loading = running.conductor.worker(instance.key)
-        assert loading is not None
+        present = running.conductor.worker(instance.key)
+        assert present is not None
+        loading = present
     assert instance.uses == 0
     assert not instance.leases
 

@@ -11,7 +11,7 @@ import pytest
 from llm_router_mw import config
 from llm_router_mw.config import ModelEntry, RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError
-from llm_router_mw.types import LoadOptions
+from llm_router_mw.types import LoadOptions, LoraAdapter
 
 # Every option with a value that is not its default.
 ROUTER_OPTIONS: dict[str, Any] = {
@@ -31,6 +31,8 @@ ROUTER_OPTIONS: dict[str, Any] = {
 LOAD_OPTIONS: dict[str, Any] = {
     "n_ctx": 4096,
     "n_parallel": 1,
+    "kv_unified": False,
+    "context_shift": True,
     "n_batch": 64,
     "n_threads": 2,
     "n_gpu_layers": 0,
@@ -38,6 +40,7 @@ LOAD_OPTIONS: dict[str, Any] = {
     "pooling": "mean",
     "chat_format": "chatml",
     "chat_template": "{{ messages }}",
+    "lora": (LoraAdapter(path="/adapters/a.gguf", scale=0.5),),
 }
 
 
@@ -189,3 +192,49 @@ def test_a_model_may_have_names_tags_and_options_of_its_own() -> None:
 def test_what_is_wrong_with_a_model_is_said_with_its_name(models: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         parse_config(models=models)
+
+
+# LoRA adapters
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["/adapters/a.gguf"],
+        (Path("/adapters/a.gguf"),),
+        [{"path": "/adapters/a.gguf"}],
+        [{"path": Path("/adapters/a.gguf"), "scale": 1}],
+        [LoraAdapter(path="/adapters/a.gguf")],
+    ],
+)
+def test_an_adapter_is_a_path_or_a_dict(given: Any) -> None:
+    assert parse_config(lora=given).load.lora == (LoraAdapter(path="/adapters/a.gguf"),)
+
+
+def test_relative_paths_of_adapters_begin_at_the_working_directory() -> None:
+    [adapter] = (
+        parse_config(models={"a": {"path": "a.gguf", "lora": ["x/b.gguf"]}}).models[0].options.lora
+    )
+    assert adapter.path == str(Path("x/b.gguf").absolute())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a.gguf",
+        {"path": "a.gguf"},
+        7,
+        [7],
+        [None],
+        [{}],
+        [{"scale": 1}],
+        [{"path": 7}],
+        [{"path": "a.gguf", "scale": "much"}],
+        [{"path": "a.gguf", "scale": math.nan}],
+        [{"path": "a.gguf", "scale": math.inf}],
+        [{"path": "a.gguf", "strength": 1}],
+    ],
+)
+def test_what_is_no_adapter_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"model 'a'.*lora"):
+        parse_config(models={"a": {"path": "a.gguf", "lora": given}})

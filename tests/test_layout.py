@@ -19,7 +19,7 @@ FLOORS = {
     "package": ["__init__"],
     "0 words": ["types + errors"],
     "1 contracts": ["protocols + hookspecs + wire"],
-    "2 basics": ["config + gguf"],
+    "2 basics": ["config + gguf", "sampling_limits"],
     "3 knowledge": ["catalog", "memory"],
     "4 decision": ["scheduler"],
     "5 engine and conductor": ["engine + worker", "router"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llm_router_mw.errors import LLMRouterError
     from llm_router_mw.hookspecs import hookimpl
     from llm_router_mw.router import Lease, Router
-    from llm_router_mw.types import ChatTask, CompletionTask, EmbedTask, Sampling
+    from llm_router_mw.types import ChatTask, CompletionTask, EmbedTask, RerankTask, Sampling
     from llm_router_mw.wsgi import LLMRouterWSGIMiddleware
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ _HOMES = {
     "LLMRouterMiddleware": "asgi",
     "LLMRouterWSGIMiddleware": "wsgi",
     "Lease": "router",
+    "RerankTask": "types",
     "Router": "router",
     "RouterConfig": "config",
     "Sampling": "types",
@@ -44,6 +45,7 @@ __all__ = [
     "LLMRouterMiddleware",
     "LLMRouterWSGIMiddleware",
     "Lease",
+    "RerankTask",
     "Router",
     "RouterConfig",
     "Sampling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_router_mw.errors import ConfigError
-from llm_router_mw.types import LoadOptions
+from llm_router_mw.types import LoadOptions, LoraAdapter
 
 StructT = TypeVar("StructT", bound=Struct)
 
@@ -114,9 +115,31 @@ def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:
 
 
 def _load_options(options: Mapping[str, Any], where: str = "option") -> LoadOptions:
-    converted = _convert(dict(options), LoadOptions, where)
+    given = dict(options)
+    if "lora" in given:
+        given["lora"] = _lora_adapters(given["lora"], where)
+    converted = _convert(given, LoadOptions, where)
     _check_limits(converted, _LOAD_LIMITS, where)
+    for adapter in converted.lora:
+        if not math.isfinite(adapter.scale):
+            raise ConfigError(f"{where}: lora: the scale is {adapter.scale}; it must be finite")
     return converted
+
+
+def _lora_adapters(given: Any, where: str) -> list[Any]:
+    """Return adapters, each a path or a dict, as dicts with absolute paths."""
+    if not isinstance(given, (list, tuple)):
+        raise ConfigError(f"{where}: Expected a list of adapters - at `$.lora`")
+    found = []
+    for item in given:
+        if isinstance(item, LoraAdapter):
+            item = {"path": item.path, "scale": item.scale}
+        about = dict(item) if isinstance(item, Mapping) else {"path": item}
+        path = _as_text(about.get("path"))
+        if not isinstance(path, str):
+            raise ConfigError(f"{where}: Expected a path, or a dict with a 'path' - at `$.lora`")
+        found.append(about | {"path": os.path.abspath(path)})
+    return found
 
 
 def _convert(value: dict[str, Any], kind: type[StructT], where: str) -> StructT:

@@ -34,6 +34,16 @@ FIELDS = [
     "tools",
     "logit_bias",
     "response_format",
+    "json_schema",
+    "grammar",
+    "samplers",
+    "logprobs",
+    "top_logprobs",
+    "n_probs",
+    "repeat_penalty",
+    "repeat_last_n",
+    "dry_sequence_breakers",
+    "mirostat",
     "encoding_format",
 ]
 GOOD = {

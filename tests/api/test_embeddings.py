@@ -52,6 +52,12 @@ async def test_vectors_may_be_asked_for_as_base64() -> None:
     assert vectors == [FIRST, SECOND]
 
 
+async def test_fewer_dimensions_may_be_asked_for() -> None:
+    router = embedder()
+    assert (await embed(router, input=["a", "b"], dimensions=2)).status == 200
+    assert router.leases[0].streams[0].task == EmbedTask(inputs=("a", "b"), dimensions=2)
+
+
 async def test_one_text_and_tokens_are_inputs_too() -> None:
     router = embedder()
     for given, inputs in (("a", ("a",)), ([1, 2], ((1, 2),)), ([[1], "b"], ((1,), "b"))):
@@ -67,7 +73,9 @@ async def test_one_text_and_tokens_are_inputs_too() -> None:
         ({"input": ""}, "input"),
         ({"input": {"text": "a"}}, "input"),
         ({"input": ["a"], "encoding_format": "hex"}, "encoding_format"),
-        ({"input": ["a"], "dimensions": 2}, "dimensions"),
+        ({"input": ["a"], "dimensions": 0}, "dimensions"),
+        ({"input": ["a"], "dimensions": 2**40}, "dimensions"),
+        ({"input": ["a"], "dimensions": 1.5}, "dimensions"),
         ({"input": ["a"], "model": None}, "model"),
     ],
 )

@@ -17,41 +17,6 @@ def test_nothing_given_means_the_defaults() -> None:
     assert not request.include_usage
 
 
-def test_what_is_given_is_taken() -> None:
-    request = GenerationRequest(temperature=0, top_p=0.5, min_p=0.1, top_k=7, seed=9)
-    assert request.sampling() == Sampling(temperature=0, top_p=0.5, min_p=0.1, top_k=7, seed=9)
-
-
-def test_a_top_k_of_minus_one_keeps_all_as_in_llama_server() -> None:
-    assert GenerationRequest(top_k=-1).sampling().top_k == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "used"), [(-1, None), (0, 0), (2**32 - 1, 0), (2**63, 2**63 % (2**32 - 1))]
-)
-def test_any_seed_is_folded_into_those_that_llama_cpp_knows(given: int, used: int | None) -> None:
-    assert GenerationRequest(seed=given).sampling().seed == used
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("temperature", -0.1),
-        ("temperature", 101),
-        ("top_p", 1.1),
-        ("top_p", -0.1),
-        ("min_p", 2),
-        ("top_k", -2),
-        ("top_k", 2**31),
-    ],
-)
-def test_a_sampler_setting_out_of_range_is_refused_by_name(name: str, value: float) -> None:
-    fields: dict[str, Any] = {name: value}
-    with pytest.raises(InvalidRequestError) as caught:
-        GenerationRequest(**fields).sampling()
-    assert caught.value.param == name
-
-
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_the_token_limit_has_three_names(name: str) -> None:
     for value, limit in ((1, 1), (500, 500), (-1, None), (10**30, 2**31 - 1)):

@@ -59,6 +59,25 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert_refused(run("-m", tmp_path / "a.gguf"), 1, "does not exist", "-m")
 
 
+def test_a_missing_adapter(tmp_path: Path) -> None:
+    refused = run("--models-dir", tmp_path, "--lora", tmp_path / "a.gguf")
+    assert_refused(refused, 1, "does not exist", "--lora")
+
+
+def test_adapters_are_handed_to_the_router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def refuse(**options: Any) -> None:
+        given.extend(options["lora"])
+        raise ConfigError("enough")
+
+    monkeypatch.setitem(vars(sys.modules["llm_router_mw.cli.serve"]), "Router", refuse)
+    (tmp_path / "a.gguf").touch()
+    path = str(tmp_path / "a.gguf")
+    run("--models-dir", tmp_path, "--lora", path, "--lora-scaled", f"{path}:0.5")
+    assert given == [{"path": path, "scale": 1.0}, {"path": path, "scale": 0.5}]
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     files = [tmp_path / folder / "a.gguf" for folder in ("x", "y")]
     for file in files:

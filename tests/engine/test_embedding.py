@@ -87,6 +87,28 @@ def test_pooling_is_obeyed(load: Load, encoder: Path) -> None:
     assert by_pooling[0] != pytest.approx(by_pooling[1], abs=1e-3)
 
 
+def test_dimensions_cut_vectors_short_and_normalise_them_again(driver: Driver) -> None:
+    whole = embed(driver, *TEXTS)
+    request = driver.submit(EmbedTask(inputs=TEXTS, dimensions=5))
+    driver.run()
+    for full, delta in zip(whole, driver.vectors(request), strict=True):
+        vector = struct.unpack("<5f", delta.vector)
+        assert math.isclose(math.hypot(*vector), 1, rel_tol=1e-5)
+        length = math.hypot(*full[:5])
+        assert vector == pytest.approx([value / length for value in full[:5]], abs=1e-5)
+
+
+@pytest.mark.parametrize("beyond", [-5, 0, 1])
+def test_dimensions_that_the_model_lacks_are_refused(driver: Driver, beyond: int) -> None:
+    wanted = driver.info.n_embd + 1 if beyond == 1 else beyond
+    request = driver.submit(EmbedTask(inputs=TEXTS, dimensions=wanted))
+    driver.run()
+    error = error_from(driver.failure(request))
+    assert isinstance(error, InvalidRequestError)
+    assert error.param == "dimensions"
+    assert f"vectors have 1 to {driver.info.n_embd}" in error.message
+
+
 def test_vectors_wait_for_credit(driver: Driver) -> None:
     request = driver.submit(EmbedTask(inputs=TEXTS), credit=2)
     other = driver.submit(EmbedTask(inputs=TEXTS[:1]))

@@ -15,45 +15,36 @@ from typing import Any
 import numpy as np
 from gguf import GGUFWriter, PoolingType, TokenType
 
+from tests.support.tiny_vocabulary import (
+    BOS,
+    EOS,
+    FIRST_PIECE,
+    IM_END,
+    IM_START,
+    UNK,
+    WORDS,
+    make_vocabulary,
+)
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "FIRST_PIECE",
+    "IM_END",
+    "IM_START",
+    "UNK",
+    "write_tiny_bert",
+    "write_tiny_llama",
+]
+
 DEFAULT_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-UNK, BOS, EOS = 0, 1, 2
-IM_START, IM_END = 259, 260
-FIRST_PIECE = 261
-"""The first token that is neither control nor byte."""
-_WORDS = ("the", "an", "in", "on", "ing", "er", "to", "of", "and", "is", "it", "you")
 _GAIN = 40.0
 """Logit of the next piece of a recital; all others stay 15 below it."""
-
-
-def _pieces(says: Sequence[str], n_vocab: int) -> tuple[list[str], list[int], list[float]]:
-    """Return texts, types and scores of an SPM vocabulary in which every text can be written."""
-    texts = ["<unk>", "<s>", "</s>"]
-    types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
-    texts += [f"<0x{value:02X}>" for value in range(256)]
-    types += [TokenType.BYTE] * 256
-    texts += ["<|im_start|>", "<|im_end|>"]
-    types += [TokenType.CONTROL] * 2
-    normal = ["▁", *string.ascii_letters, *string.digits, *string.punctuation]
-    # A word can only be reached by merging two tokens, so its beginnings are tokens too.
-    normal += [word[:size] for word in _WORDS for size in range(2, len(word) + 1)]
-    normal += ["▁" + word for word in _WORDS]
-    normal += [piece.replace(" ", "▁") for piece in says]
-    known = set(texts)
-    for piece in normal:
-        if piece not in known:
-            known.add(piece)
-            texts.append(piece)
-            types.append(TokenType.NORMAL)
-    for filler in range(n_vocab - len(texts)):
-        texts.append(f"▁filler{filler}")
-        types.append(TokenType.NORMAL)
-    scores = [-float(index) if index >= FIRST_PIECE else 0.0 for index in range(len(texts))]
-    return texts, [int(kind) for kind in types], scores
 
 
 def _recital(output: Any, embedding: Any, script: list[int]) -> None:
@@ -98,8 +89,8 @@ def write_tiny_llama(
         add_bos: whether the tokenizer puts the beginning-of-sequence token in front.
     """
     rng = np.random.default_rng(seed)
-    texts, types, scores = _pieces(says, n_vocab)
-    size, n_ff = len(texts), 2 * n_embd
+    vocabulary = make_vocabulary(says, n_vocab)
+    size, n_ff = len(vocabulary.texts), 2 * n_embd
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> Any:
         return (rng.standard_normal((rows, columns)) * scale / np.sqrt(columns)).astype(np.float32)
@@ -117,7 +108,7 @@ def write_tiny_llama(
         output[EOS + 1 : IM_START, 0] = -1000.0
     loudness = 1.0
     if says:
-        _recital(output, embedding, [texts.index(piece.replace(" ", "▁")) for piece in says])
+        _recital(output, embedding, [vocabulary.index(piece) for piece in says])
         loudness = 0.0
 
     writer = GGUFWriter(path, "llama")
@@ -130,16 +121,7 @@ def write_tiny_llama(
     writer.add_head_count_kv(n_head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(n_embd // n_head)
-    writer.add_vocab_size(size)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(texts)
-    writer.add_token_types(types)
-    writer.add_token_scores(scores)
-    writer.add_eos_token_id(EOS)
-    writer.add_unk_token_id(UNK)
-    writer.add_bos_token_id(BOS)
-    writer.add_add_bos_token(add_bos)
-    writer.add_add_space_prefix(False)
+    vocabulary.write_to(writer, add_bos=add_bos)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 
@@ -188,7 +170,7 @@ def write_tiny_bert(
     types = [TokenType.CONTROL] * len(texts)
     letters = string.ascii_lowercase + string.digits
     pieces = ["▁" + letter for letter in letters] + list(letters)
-    pieces += ["▁" + mark for mark in string.punctuation] + ["▁" + word for word in _WORDS]
+    pieces += ["▁" + mark for mark in string.punctuation] + ["▁" + word for word in WORDS]
     texts += pieces
     types += [TokenType.NORMAL] * len(pieces)
     n_ff = 2 * n_embd

@@ -9,17 +9,17 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from llm_router_mw.api.body import decode
+from llm_router_mw.api.body import check_range, decode
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.generation import answering, deltas
 from llm_router_mw.api.parameters import model_name
 from llm_router_mw.api.prompts import inputs
 from llm_router_mw.api.settings import APISettings
-from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import DeltaStream, RouterContract
 from llm_router_mw.types import EmbeddingDelta, EmbedTask, FinishDelta
 
 _FLOAT32_BYTES = 4
+_MAX_INT = 2**31 - 1
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
@@ -38,16 +38,14 @@ async def embeddings(connection: Connection, router: RouterContract, settings: A
     """``POST /v1/embeddings``."""
     request = decode(await connection.body(settings.max_body_bytes), _decoder)
     model = model_name(request.model)
-    if request.dimensions is not None:
-        raise InvalidRequestError(
-            "dimensions is not supported yet; leave the field out", param="dimensions"
-        )
-    task = EmbedTask(inputs=inputs(request.input))
+    # How many there may be at most, the model's worker knows.
+    check_range("dimensions", request.dimensions, 1, _MAX_INT)
+    task = EmbedTask(inputs=inputs(request.input), dimensions=request.dimensions)
 
     async def work() -> None:
         async with answering(connection, router, model, task) as stream:
-            vectors, finish = await _collect(stream)
-        show = _base64 if request.encoding_format == "base64" else _floats
+            vectors, finish = await collect_vectors(stream)
+        show = _base64 if request.encoding_format == "base64" else floats
         tokens = finish.usage.prompt_tokens
         await connection.json(
             {
@@ -64,7 +62,8 @@ async def embeddings(connection: Connection, router: RouterContract, settings: A
     await connection.while_connected(work)
 
 
-async def _collect(stream: DeltaStream) -> tuple[dict[int, bytes], FinishDelta]:
+async def collect_vectors(stream: DeltaStream) -> tuple[dict[int, bytes], FinishDelta]:
+    """Return the vectors of *stream* by the index of their input, and its finish."""
     vectors: dict[int, bytes] = {}
     async for delta in deltas(stream):
         if isinstance(delta, EmbeddingDelta):
@@ -74,7 +73,8 @@ async def _collect(stream: DeltaStream) -> tuple[dict[int, bytes], FinishDelta]:
     return vectors, finish
 
 
-def _floats(vector: bytes) -> Any:
+def floats(vector: bytes) -> tuple[float, ...]:
+    """Return the values of *vector*."""
     return struct.unpack(f"<{len(vector) // _FLOAT32_BYTES}f", vector)
 
 

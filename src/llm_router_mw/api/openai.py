@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 import msgspec
 
 from llm_router_mw.api.body import decode, refuse_unsupported
 from llm_router_mw.api.connection import Connection
-from llm_router_mw.api.generation import answering, deltas
+from llm_router_mw.api.generation import Answers, answering_often
+from llm_router_mw.api.logprobs import MAX_TOP_LOGPROBS, LogprobStyle
+from llm_router_mw.api.lora import lora_scales
 from llm_router_mw.api.messages import Message, conversation
-from llm_router_mw.api.openai_shapes import ChatShape, CompletionShape
+from llm_router_mw.api.openai_shapes import ChatShape, Choice, CompletionShape
 from llm_router_mw.api.parameters import GenerationRequest, model_name
 from llm_router_mw.api.prompts import single_prompt
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.api.sse import DONE, EventStream
-from llm_router_mw.protocols import DeltaStream, RouterContract
+from llm_router_mw.errors import InvalidRequestError
+from llm_router_mw.protocols import RouterContract
+from llm_router_mw.sampling_limits import check_limit
 from llm_router_mw.types import ChatTask, CompletionTask, ContentDelta, FinishDelta
 
 RequestT = TypeVar("RequestT", bound=GenerationRequest)
@@ -27,6 +31,19 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = []
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    def logprob_style(self) -> LogprobStyle | None:
+        """As its base; OpenAI has a switch and a number."""
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequestError(
+                "top_logprobs requires logprobs to be set to true", param="top_logprobs"
+            )
+        check_limit("top_logprobs", self.top_logprobs or 0, 0, MAX_TOP_LOGPROBS)
+        if not self.logprobs:
+            return super().logprob_style()
+        return LogprobStyle(self.top_logprobs or self.n_probs or 0, bool(self.post_sampling_probs))
 
     def task(self) -> ChatTask:
         """Return the task. Raises InvalidRequestError if a field is out of range."""
@@ -35,6 +52,7 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             sampling=self.sampling(),
             max_tokens=self.token_limit(),
             stop=self.stops(),
+            lora=lora_scales(self.lora),
         )
 
 
@@ -42,6 +60,18 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of ``POST /v1/completions``."""
 
     prompt: str | list[str | int | list[int]] | None = None
+    logprobs: int | bool | None = None
+
+    def logprob_style(self) -> LogprobStyle | None:
+        """As its base; OpenAI has a number, of which 0 asks for the chosen tokens alone."""
+        if self.logprobs is None or self.logprobs is False:
+            return super().logprob_style()
+        if self.logprobs is True:
+            raise InvalidRequestError(
+                f"logprobs must be a number from 0 to {MAX_TOP_LOGPROBS} here", param="logprobs"
+            )
+        check_limit("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS)
+        return LogprobStyle(self.logprobs, bool(self.post_sampling_probs))
 
     def task(self) -> CompletionTask:
         """Return the task. Raises InvalidRequestError if a field is out of range."""
@@ -50,6 +80,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             sampling=self.sampling(),
             max_tokens=self.token_limit(),
             stop=self.stops(),
+            lora=lora_scales(self.lora),
         )
 
 
@@ -63,7 +94,8 @@ async def chat_completions(
     """``POST /v1/chat/completions``."""
     request = await _read(connection, settings, _chat_decoder)
     model = model_name(request.model)
-    await _answer(connection, router, settings, request, request.task(), ChatShape(model))
+    shape = ChatShape(model, request.choices(), request.logprob_style())
+    await _answer(connection, router, settings, request, request.task(), shape)
 
 
 async def completions(
@@ -72,7 +104,8 @@ async def completions(
     """``POST /v1/completions``."""
     request = await _read(connection, settings, _completion_decoder)
     model = model_name(request.model)
-    await _answer(connection, router, settings, request, request.task(), CompletionShape(model))
+    shape = CompletionShape(model, request.choices(), request.logprob_style())
+    await _answer(connection, router, settings, request, request.task(), shape)
 
 
 async def _read(
@@ -93,35 +126,60 @@ async def _answer(
     shape: CompletionShape,
 ) -> None:
     async def work() -> None:
-        async with answering(connection, router, model_name(request.model), task) as stream:
+        model, count = model_name(request.model), shape.count
+        async with answering_often(connection, router, model, task, count) as answers:
             if request.stream:
-                chunks = _chunks(stream, shape, request.include_usage)
+                chunks = _chunks(answers, shape, request)
                 await EventStream(connection, settings).run(chunks)
                 return
-            text, finish = await _collect(stream)
-        await connection.json(shape.whole(text, finish))
+            with _fields_named_as_in(request):
+                choices = await _collect(answers, shape.count)
+        await connection.json(shape.whole(choices))
 
     await connection.while_connected(work)
 
 
-async def _collect(stream: DeltaStream) -> tuple[str, FinishDelta]:
-    pieces: list[str] = []
-    async for delta in deltas(stream):
+@contextmanager
+def _fields_named_as_in(request: GenerationRequest) -> Iterator[None]:
+    """Let errors of the worker name the field that gave the schema by its name in *request*."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if error.param != "json_schema":
+            raise
+        name = request.schema_field
+        message = error.message.replace("'json_schema'", repr(name), 1)
+        raise InvalidRequestError(message, param=name) from error
+
+
+async def _collect(answers: Answers, count: int) -> list[Choice]:
+    """Return all that came of each choice."""
+    pieces: list[list[ContentDelta]] = [[] for _ in range(count)]
+    finishes: dict[int, FinishDelta] = {}
+    async for number, delta in answers:
         if isinstance(delta, ContentDelta):
-            pieces.append(delta.text)
+            pieces[number].append(delta)
         elif isinstance(delta, FinishDelta):
-            finish = delta
-    return "".join(pieces), finish
+            finishes[number] = delta
+    return [Choice(tuple(pieces[number]), finishes[number]) for number in range(count)]
 
 
 async def _chunks(
-    stream: DeltaStream, shape: CompletionShape, include_usage: bool
+    answers: Answers, shape: CompletionShape, request: GenerationRequest
 ) -> AsyncGenerator[bytes]:
     pending = shape.opening()
-    async with aclosing(deltas(stream)) as items:
-        async for delta in items:
-            if isinstance(delta, ContentDelta):
-                yield pending + shape.piece(delta.text)
-                pending = b""
-            elif isinstance(delta, FinishDelta):
-                yield pending + shape.closing(delta, include_usage) + DONE
+    finishes: list[FinishDelta] = []
+    with _fields_named_as_in(request):
+        async with aclosing(answers):
+            async for number, delta in answers:
+                if isinstance(delta, ContentDelta):
+                    yield pending + shape.piece(delta, number)
+                    pending = b""
+                elif isinstance(delta, FinishDelta):
+                    finishes.append(delta)
+                    if len(finishes) < shape.count:
+                        yield pending + shape.end(delta, number)
+                    else:
+                        closing = shape.closing(finishes, number, request.include_usage)
+                        yield pending + closing + DONE
+                    pending = b""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from llm_router_mw.api.body import check_range
+from llm_router_mw.api.lora import LoraScale
+from llm_router_mw.api.sampling import SamplingRequest
 from llm_router_mw.errors import InvalidRequestError
-from llm_router_mw.types import Sampling
 
 MAX_STOPS = 16
+MAX_CHOICES = 256
+"""As many requests as an instance may ever decode at once."""
 _MAX_INT = 2**31 - 1
-_SEEDS = 2**32 - 1
 
 
 class StreamOptions(Struct, frozen=True):
@@ -21,7 +21,7 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class GenerationRequest(Struct, frozen=True, kw_only=True):
+class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     """Fields of ``chat/completions`` and ``completions``; null is the same as absent."""
 
     model: str | None = None
@@ -31,35 +31,15 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     n_predict: int | None = None
     """llama-server's name for ``max_tokens``."""
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
     stop: str | list[str] | None = None
+    n: int | None = None
+    n_cmpl: int | None = None
+    """llama-server's name for ``n``."""
+    lora: list[LoraScale] | None = None
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
-
-    def sampling(self) -> Sampling:
-        """Return the sampler settings.
-
-        Raises:
-            InvalidRequestError: one is out of range.
-        """
-        check_range("temperature", self.temperature, 0, 100)
-        check_range("top_p", self.top_p, 0, 1)
-        check_range("min_p", self.min_p, 0, 1)
-        check_range("top_k", self.top_k, -1, _MAX_INT)
-        given: dict[str, Any] = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "top_k": None if self.top_k is None else max(0, self.top_k),
-            "seed": _seed(self.seed),
-        }
-        return Sampling(**{name: value for name, value in given.items() if value is not None})
 
     def token_limit(self) -> int | None:
         """Return how many tokens may be generated; None is as many as there is room for.
@@ -76,6 +56,19 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
                     )
                 return None if value == -1 else min(value, _MAX_INT)
         return None
+
+    def choices(self) -> int:
+        """Return how many answers are wanted.
+
+        Raises:
+            InvalidRequestError: none are; how many there may be, the model's lease tells.
+        """
+        for name in ("n_cmpl", "n"):
+            value: int | None = getattr(self, name)
+            check_range(name, value, 1, MAX_CHOICES)
+            if value is not None:
+                return value
+        return 1
 
     def stops(self) -> tuple[str, ...]:
         """Return the stop strings.
@@ -101,8 +94,3 @@ def model_name(given: str | None) -> str:
     if not given:
         raise InvalidRequestError("model name is missing from the request", param="model")
     return given
-
-
-def _seed(given: int | None) -> int | None:
-    """Fold *given* into llama.cpp's 32 bits, of which the highest value means "random"."""
-    return None if given is None or given == -1 else given % _SEEDS

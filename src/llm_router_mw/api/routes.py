@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from llm_router_mw.api import admin, embeddings, models, openai
+from llm_router_mw.api import admin, embeddings, models, openai, rerank
 from llm_router_mw.api.auth import Access
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.settings import APISettings
@@ -99,6 +99,8 @@ _INFERENCE = {
     "/v1/chat/completions": _post("inference", openai.chat_completions),
     "/v1/completions": _post("inference", openai.completions),
     "/v1/embeddings": _post("inference", embeddings.embeddings),
+    "/v1/rerank": _post("inference", rerank.rerank),
+    "/v1/reranking": _post("inference", rerank.rerank),
 }
 _MANAGEMENT = {
     "/health": _get("public", admin.health),

@@ -12,6 +12,7 @@ import click
 from llm_router_mw.asgi import LLMRouterApp
 from llm_router_mw.cli import log, server
 from llm_router_mw.cli.access import is_loopback, local_programs, nobody
+from llm_router_mw.cli.values import adapters, split
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router import Router
 
@@ -66,12 +67,38 @@ logger = logging.getLogger("llm_router_mw.cli")
     help="Requests that one model answers at once.",
 )
 @click.option(
+    "-kvu/-no-kvu",
+    "--kv-unified/--no-kv-unified",
+    default=True,
+    show_default=True,
+    help="Let all requests share the context, or give each a part of its own.",
+)
+@click.option(
+    "--context-shift/--no-context-shift",
+    default=False,
+    show_default=True,
+    help="Let answers go on without their oldest part when the context is full.",
+)
+@click.option(
     "-t",
     "--threads",
     type=click.IntRange(-1, 4096),
     default=-1,
     show_default=True,
     help="Threads per model; -1 or 0: all usable cores.",
+)
+@click.option(
+    "--lora",
+    "lora_files",
+    multiple=True,
+    help="LoRA adapter for the models; repeatable, or several with commas.",
+)
+@click.option(
+    "--lora-scaled",
+    "scaled_lora_files",
+    multiple=True,
+    metavar="FILE:SCALE",
+    help="The same, with a scale; --lora means 1.",
 )
 @click.option(
     "--api-key",
@@ -98,7 +125,11 @@ def serve(
     models_autoload: bool,
     ctx_size: int,
     parallel: int,
+    kv_unified: bool,
+    context_shift: bool,
     threads: int,
+    lora_files: tuple[str, ...],
+    scaled_lora_files: tuple[str, ...],
     api_keys: tuple[str, ...],
     stop_timeout: int,
     verbose: bool,
@@ -116,7 +147,10 @@ def serve(
         models_autoload=models_autoload,
         n_ctx=ctx_size,
         n_parallel=parallel,
+        kv_unified=kv_unified,
+        context_shift=context_shift,
         n_threads=max(threads, 0),
+        lora=adapters(split(lora_files), split(scaled_lora_files)),
         # Half of the time is for running answers; a worker that then ignores both the request
         # to stop and its termination is killed when the other half is over.
         stop_timeout_seconds=stop_timeout / 4,
@@ -126,7 +160,7 @@ def serve(
     app = LLMRouterApp(
         router=router,
         routes=("inference", "management"),
-        **_access(_split(api_keys), bound.getsockname()[0]),
+        **_access(split(api_keys), bound.getsockname()[0]),
     )
 
     def announce() -> None:
@@ -180,11 +214,6 @@ def _named(files: tuple[Path, ...]) -> dict[str, Path]:
             raise click.UsageError(f"two models are named {name!r}: rename one of the files")
         named[name] = file
     return named
-
-
-def _split(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the single keys of values that may hold several, parted by commas."""
-    return tuple(key.strip() for value in keys for key in value.split(",") if key.strip())
 
 
 def _access(keys: tuple[str, ...], address: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llm_router_mw.engine.native import llama
+from llm_router_mw.engine.native import llama, log
 
 
 class StepAbort:
@@ -36,22 +36,27 @@ class StepAbort:
         """Work for *requests*."""
         with self._lock:
             self._working_for = requests
-            self._flag[0] = b"\0"
+            self._give_up(False)
         try:
             yield
         finally:
             with self._lock:
                 self._working_for = None
+                log.muted = False
 
     def leave(self, request: int) -> None:
         """*request* has been cancelled; called from any thread."""
         with self._lock:
             if self._working_for is not None:
                 self._working_for.discard(request)
-                self._flag[0] = b"\0" if self._working_for else b"\1"
+                self._give_up(not self._working_for)
 
     def leave_all(self) -> None:
         """All requests have been cancelled; called from any thread."""
         with self._lock:
             if self._working_for is not None:
-                self._flag[0] = b"\1"
+                self._give_up(True)
+
+    def _give_up(self, give_up: bool) -> None:
+        self._flag[0] = b"\1" if give_up else b"\0"
+        log.muted = give_up  # llama.cpp would call it an error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from llm_router_mw.engine.abort import StepAbort
@@ -63,6 +64,9 @@ class Context:
         self.generates = bool(self._memory) and not model.has_encoder
         """Whether text can be generated: that takes a memory, and nothing to be encoded before."""
         self._make_batch()
+        self._adapters = model.adapters
+        self._scales = model.adapters.defaults
+        self._adapters.apply(self.pointer, self._scales)
 
     def _parameters(self, model: LoadedModel) -> Any:
         options = self._options
@@ -127,6 +131,23 @@ class Context:
         self._outputs[start:end] = bytes(size - output) + b"\x01" * output
         self._batch.n_tokens = end
         return end - 1
+
+    def adapter_scales(self, wanted: Iterable[tuple[int, float]] | None) -> tuple[float, ...]:
+        """Return what :meth:`set_adapters` takes for a request that wants such scales.
+
+        Raises:
+            InvalidRequestError: there is no such adapter, or a scale is no number.
+        """
+        return self._adapters.scales(wanted)
+
+    def set_adapters(self, scales: tuple[float, ...]) -> None:
+        """Let the next steps work with the model's adapters at *scales*, one for each of them.
+
+        Costs nothing where they are so already.
+        """
+        if scales != self._scales:
+            self._adapters.apply(self.pointer, scales)
+            self._scales = scales
 
     def compute(self) -> int:
         """Run the batch; return llama.cpp's code.

@@ -1,4 +1,4 @@
-"""Embeddings: several inputs per step, each as a sequence of its own."""
+"""Embeddings and scores: several inputs per step, each as a sequence of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llm_router_mw.engine.model import LoadedModel
 from llm_router_mw.engine.native import log
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.prompt import read_tokens
+from llm_router_mw.engine.reranking import PairReader, not_a_reranker
 from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
 from llm_router_mw.types import (
     EmbeddingDelta,
@@ -20,6 +21,7 @@ from llm_router_mw.types import (
     FinishDelta,
     FinishReason,
     Pooling,
+    RerankTask,
     Task,
     Timings,
     Usage,
@@ -27,11 +29,14 @@ from llm_router_mw.types import (
 
 
 class _Embedding:
-    """An embed request: its inputs as tokens, and how many of them are done."""
+    """A request: its inputs as tokens, and how many of them are done."""
 
-    def __init__(self, inputs: list[list[int]], outlet: Outlet) -> None:
+    def __init__(self, inputs: list[list[int]], length: int) -> None:
+        self.outlet: Outlet
+        """Where its vectors go, once it has joined."""
         self.inputs = inputs
-        self.outlet = outlet
+        self.length = length
+        """Values of each vector."""
         self.n_done = 0
         self._started_at = perf_counter()
 
@@ -47,43 +52,79 @@ class EmbeddingLoop:
     def __init__(self, context: Context, model: LoadedModel, pooling: Pooling) -> None:
         self._context = context
         self._vocab = model.vocab
+        self._pairs = PairReader(model)
         self._pooling = pooling
         self._length = model.n_scores if pooling == "rank" else model.n_embd
         self._max_rows = min(context.n_batch, context.n_ctx)
         self._max_tokens = min(self._max_rows, model.n_ctx_train)
         self._requests: list[_Embedding] = []
 
-    def start(self, task: Task, outlet: Outlet) -> None:
-        """Put *task* in line.
+    def prepare(self, task: Task) -> _Embedding:
+        """Return *task* as a request that can join; from any thread.
 
         Raises:
             RequestError: it cannot be served as it is.
         """
-        if not isinstance(task, EmbedTask):
-            raise NotSupportedError(
-                "this model is loaded for embeddings and does not generate text; remove its load "
-                "option pooling, or ask another model"
+        if isinstance(task, RerankTask):
+            return self._rerank(task)
+        if isinstance(task, EmbedTask):
+            return self._embed(task)
+        raise NotSupportedError(
+            "this model is loaded for embeddings and does not generate text; remove its load "
+            "option pooling, or ask another model"
+        )
+
+    def join(self, request: _Embedding, outlet: Outlet) -> None:
+        """Put *request* in line; its vectors go to *outlet*."""
+        request.outlet = outlet
+        self._requests.append(request)
+
+    def drop(self, request: _Embedding) -> None:
+        """Nothing is held for a request that does not join."""
+
+    def _rerank(self, task: RerankTask) -> _Embedding:
+        if self._pooling != "rank":
+            raise not_a_reranker()
+        if not task.documents:
+            raise InvalidRequestError(
+                "documents is empty; send at least one text", param="documents"
             )
+        pairs = [self._pairs.read(task.query, document) for document in task.documents]
+        for index, tokens in enumerate(pairs):
+            self._check(f"document {index} with the query", tokens, "documents")
+        return _Embedding(pairs, 1)
+
+    def _embed(self, task: EmbedTask) -> _Embedding:
         if self._pooling == "none":
             raise InvalidRequestError(
                 "Pooling type 'none' is not OAI compatible. Please use a different pooling type"
             )
         if not task.inputs:
             raise InvalidRequestError("input is empty; send at least one text", param="input")
+        length = self._length if task.dimensions is None else task.dimensions
+        if not 1 <= length <= self._length:
+            raise InvalidRequestError(
+                f"dimensions is {length}; this model's vectors have 1 to {self._length}",
+                param="dimensions",
+            )
         inputs = [self._read(index, given) for index, given in enumerate(task.inputs)]
-        self._requests.append(_Embedding(inputs, outlet))
+        return _Embedding(inputs, length)
 
     def _read(self, index: int, given: str | Sequence[int]) -> list[int]:
         tokens = read_tokens(self._vocab, given, "input")
-        if not given or not tokens:
-            raise InvalidRequestError(f"input {index} is empty; send some text", param="input")
+        self._check(f"input {index}", tokens if given else [], "input")
+        return tokens
+
+    def _check(self, what: str, tokens: list[int], param: str) -> None:
+        """Check that *tokens* fit a batch."""
+        if not tokens:
+            raise InvalidRequestError(f"{what} is empty; send some text", param=param)
         if len(tokens) > self._max_tokens:
             raise InvalidRequestError(
-                f"input {index} has {len(tokens)} tokens, and this model takes {self._max_tokens} "
-                "at once; shorten it, or raise the load options n_batch and n_ctx",
-                param="input",
+                f"{what} has {len(tokens)} tokens, and this model takes {self._max_tokens} at "
+                "once; shorten it, or raise the load options n_batch and n_ctx",
+                param=param,
             )
-        return tokens
 
     def cancel(self, outlet: Outlet) -> FinishDelta:
         """Take the request of *outlet*, which has not ended, out; return its finish."""
@@ -101,7 +142,7 @@ class EmbeddingLoop:
             self._fail(packed, code)
             return True
         for sequence, (request, index) in enumerate(packed):
-            vector = self._vector(sequence)
+            vector = self._vector(sequence, request.length)
             request.n_done += 1
             request.outlet.write([EmbeddingDelta(index, vector)])
             if request.n_done == len(request.inputs):
@@ -131,8 +172,8 @@ class EmbeddingLoop:
                 packed.append((request, index))
         return packed
 
-    def _vector(self, sequence: int) -> bytes:
-        values = self._context.embedding(sequence, self._length)
+    def _vector(self, sequence: int, length: int) -> bytes:
+        values = self._context.embedding(sequence, length)
         if self._pooling != "rank":
             norm = math.sqrt(math.fsum(value * value for value in values)) or 1.0
             values = [value / norm for value in values]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
+from llm_router_mw.engine.aside import Aside, is_heavy
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.embedding import EmbeddingLoop
 from llm_router_mw.engine.generating import GenerationLoop
@@ -17,7 +19,15 @@ from llm_router_mw.engine.outlet import Outlet, Sink
 from llm_router_mw.engine.prompt import PromptReader
 from llm_router_mw.errors import LLMRouterError, ModelLoadError, WireError
 from llm_router_mw.protocols import ChatFormat
-from llm_router_mw.types import Delta, FailureDelta, FinishDelta, LoadOptions, ModelInfo, Task
+from llm_router_mw.types import (
+    Delta,
+    FailureDelta,
+    FinishDelta,
+    LoadOptions,
+    ModelInfo,
+    Task,
+    Usage,
+)
 
 logger = logging.getLogger("llm_router_mw.engine")
 
@@ -26,9 +36,13 @@ Output = Callable[[list[tuple[int, Delta]]], None]
 
 
 class _Loop(Protocol):
-    """What works on the tasks of an instance."""
+    """What works on the tasks of an instance. A prepared request is its own affair."""
 
-    def start(self, task: Task, outlet: Outlet) -> None: ...
+    def prepare(self, task: Task) -> Any: ...
+
+    def join(self, prepared: Any, outlet: Outlet) -> None: ...
+
+    def drop(self, prepared: Any) -> None: ...
 
     def cancel(self, outlet: Outlet) -> FinishDelta: ...
 
@@ -44,8 +58,14 @@ class Engine:
     the engine calls :meth:`step` until it returns False, and again after any other call.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, aside: Aside | None = None) -> None:
+        """Give deltas to *output*; prepare large tasks *aside*, or here if that is None.
+
+        Who makes *aside* sees that :meth:`prepared` gets what comes of it, in the engine's thread.
+        """
         self._output = output
+        self._aside = aside
+        self._preparing: set[int] = set()
         self._sink: Sink = []
         self._outlets: dict[int, Outlet] = {}
         self._model: LoadedModel | None = None
@@ -118,16 +138,37 @@ class Engine:
         """
         if request_id in self._outlets:
             raise WireError(f"request {request_id} is already under way")
-        outlet = self._outlets[request_id] = Outlet(request_id, credit, self._sink)
+        self._outlets[request_id] = Outlet(request_id, credit, self._sink)
+        if self._aside is not None and is_heavy(task):
+            self._preparing.add(request_id)
+            self._aside.put(request_id, partial(self._prepare, task))
+        else:
+            self.prepared(request_id, self._prepare(task))
+
+    def _prepare(self, task: Task) -> Any:
+        """Return *task* as the loop wants it, or how it failed; in any thread."""
         try:
-            self._require_loop().start(task, outlet)
+            return self._require_loop().prepare(task)
         except LLMRouterError as error:
-            outlet.end(FailureDelta(error.to_failure()))
+            return FailureDelta(error.to_failure())
         # One request that the engine stumbles over must not take the others down.
         except Exception as error:
-            logger.exception("request %d failed", request_id)
-            outlet.end(FailureDelta(LLMRouterError(f"the request failed: {error}").to_failure()))
-        outlet.flush()
+            logger.exception("a request failed")
+            return FailureDelta(LLMRouterError(f"the request failed: {error}").to_failure())
+
+    def prepared(self, request_id: int, result: Any) -> None:
+        """Take what preparing a request has given; it may have been cancelled meanwhile."""
+        self._preparing.discard(request_id)
+        outlet = self._outlets.get(request_id)
+        if isinstance(result, FailureDelta):
+            if outlet is not None:
+                outlet.end(result)
+        elif outlet is None or outlet.ended:
+            self._require_loop().drop(result)
+        else:
+            self._require_loop().join(result, outlet)
+        if outlet is not None:
+            outlet.flush()
 
     def credit(self, request_id: int, amount: int) -> None:
         """Let request *request_id* give *amount* more deltas; unknown ids are over already."""
@@ -142,7 +183,9 @@ class Engine:
         if outlet is None:
             return
         if not outlet.ended:
-            outlet.end(self._require_loop().cancel(outlet))
+            joined = request_id not in self._preparing
+            cancelled = FinishDelta("cancelled", Usage())
+            outlet.end(self._require_loop().cancel(outlet) if joined else cancelled)
         outlet.discard()
         outlet.flush()
 
@@ -174,6 +217,9 @@ class Engine:
 
     def close(self) -> None:
         """Free everything, in the order in which it depends on each other. Idempotent."""
+        if self._aside is not None:
+            self._aside.close()
+            self._aside = None
         if self._loop is not None:
             self._loop.close()
         if self._context is not None:

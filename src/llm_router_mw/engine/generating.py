@@ -14,7 +14,7 @@ from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.pace import Pace
 from llm_router_mw.engine.prompt import PromptReader
 from llm_router_mw.engine.reranking import not_a_reranker
-from llm_router_mw.engine.sampler import Sampler
+from llm_router_mw.engine.sampler import Samplers
 from llm_router_mw.engine.slots import NO_MATCH, Match, Slots, common_prefix
 from llm_router_mw.engine.vocab import Vocab
 from llm_router_mw.errors import (
@@ -61,16 +61,18 @@ class GenerationLoop:
         self._prompts = prompts
         self._n_ctx = sys.maxsize if shifts else context.n_ctx
         """Tokens at which a request ends; where the context shifts, it goes on without end."""
+        self._samplers = Samplers(vocab, context.n_ctx)
         self._slots = Slots(context)
         self._pace = Pace(context.n_batch)
         self._arrivals = count()
+        self._turns = count(1)
         # Both in order of arrival.
         self._waiting: list[Generation] = []
         self._running: list[Generation] = []
         self._failed_steps = 0
 
-    def start(self, task: Task, outlet: Outlet) -> None:
-        """Put *task* in line.
+    def prepare(self, task: Task) -> Generation:
+        """Return *task* as a request that can join; from any thread.
 
         Raises:
             RequestError: it cannot be served as it is.
@@ -93,8 +95,18 @@ class GenerationLoop:
                 n_prompt_tokens=n_prompt,
                 n_ctx=n_ctx,
             )
-        sampler = Sampler(task.sampling)
-        self._waiting.append(Generation(next(self._arrivals), task, prompt, sampler, outlet))
+        scales = self._context.adapter_scales(task.lora)
+        return Generation(task, prompt, self._samplers.make(task.sampling, prompt.tokens), scales)
+
+    def join(self, generation: Generation, outlet: Outlet) -> None:
+        """Put *generation* in line; its answer goes to *outlet*."""
+        generation.arrival = next(self._arrivals)
+        generation.outlet = outlet
+        self._waiting.append(generation)
+
+    def drop(self, generation: Generation) -> None:
+        """Free what was prepared for a request that does not join."""
+        generation.sampler.close()
 
     def cancel(self, outlet: Outlet) -> FinishDelta:
         """Take the request of *outlet*, which has not ended, out; return its finish."""
@@ -111,6 +123,7 @@ class GenerationLoop:
         if not plan:
             return False
         rows = self._fill(plan)
+        self._context.set_adapters(plan[0][0].scales)
         requests = {generation.outlet.request_id for generation, _ in plan}
         with self._pace.timed(plan), self._context.abort.step(requests):
             code = self._context.compute()
@@ -132,6 +145,7 @@ class GenerationLoop:
         """Free what the requests hold."""
         for generation in (*self._running, *self._waiting):
             self._leave(generation)
+        self._samplers.close()
 
     # Room
 
@@ -222,7 +236,9 @@ class GenerationLoop:
 
     def _plan(self) -> list[Part]:
         """Return who takes part in this step with how many tokens, sorted by sequence."""
-        ready = [generation for generation in self._running if not generation.stalled]
+        ready = self._of_equal_adapters(
+            [generation for generation in self._running if not generation.stalled]
+        )
         n_decoding = sum(generation.n_pending == 1 for generation in ready)
         budget = self._pace.prompt_budget(n_decoding)
         plan: list[Part] = []
@@ -236,6 +252,17 @@ class GenerationLoop:
         # llama.cpp computes a batch up to a third faster if the rows of a sequence are together.
         plan.sort(key=_sequence)
         return plan
+
+    def _of_equal_adapters(self, ready: list[Generation]) -> list[Generation]:
+        """Return those of *ready* that can share a batch; who waited longest goes first."""
+        if len({generation.scales for generation in ready}) <= 1:
+            return ready
+        first = min(ready, key=lambda generation: generation.served_at)
+        chosen = [generation for generation in ready if generation.scales == first.scales]
+        turn = next(self._turns)
+        for generation in chosen:
+            generation.served_at = turn
+        return chosen
 
     def _fill(self, plan: list[Part]) -> list[int]:
         """Write the batch; return each request's last row."""
@@ -270,6 +297,9 @@ class GenerationLoop:
         try:
             token = generation.sampler.sample(self._context, row)
             ended = generation.accept(token, self._vocab, self._n_ctx)
+        except LLMRouterError as error:
+            outlet.end(FailureDelta(error.to_failure()))
+            ended = True
         except Exception as error:
             logger.exception("request %d failed", outlet.request_id)
             outlet.end(FailureDelta(LLMRouterError(f"the answer failed: {error}").to_failure()))

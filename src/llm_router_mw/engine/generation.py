@@ -6,6 +6,7 @@ from time import perf_counter
 
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.prompt import Prompt
+from llm_router_mw.engine.reported import ReportedTokens
 from llm_router_mw.engine.sampler import Sampler
 from llm_router_mw.engine.slots import CacheKey, Slot
 from llm_router_mw.engine.text import TextStream
@@ -28,13 +29,22 @@ class Generation:
     """
 
     def __init__(
-        self, arrival: int, task: GenerationTask, prompt: Prompt, sampler: Sampler, outlet: Outlet
+        self,
+        task: GenerationTask,
+        prompt: Prompt,
+        sampler: Sampler,
+        scales: tuple[float, ...] = (),
     ) -> None:
-        self.arrival = arrival
+        self.outlet: Outlet
+        """Where its deltas go, once it has joined."""
+        self.arrival = 0
         """Order of arrival; lower goes first."""
         self.task = task
-        self.outlet = outlet
         self.sampler = sampler
+        self.scales = scales
+        """Of the model's adapters; a batch works with one set of them."""
+        self.served_at = 0
+        """Its last turn, where it takes turns with requests of other adapters."""
         self.tokens = prompt.tokens
         self.n_prompt = len(prompt.tokens)
         self.slot: Slot | None = None
@@ -45,6 +55,7 @@ class Generation:
         """A request under way and how much of its prompt this one waits to share."""
         self._parser = prompt.parser
         self._text = TextStream(prompt.stops)
+        self._reported = ReportedTokens() if task.sampling.n_probs else None
         self._n_cached = 0
         self._n_generated = 0
         self._started_at: float | None = None
@@ -53,7 +64,7 @@ class Generation:
     @property
     def cache_key(self) -> CacheKey:
         """What a request must have in common with this one to use its tokens."""
-        return (self.task.cache_namespace,)
+        return (self.task.cache_namespace, self.scales)
 
     @property
     def n_past(self) -> int:
@@ -109,17 +120,24 @@ class Generation:
         self.tokens.append(token)
         reason = self._take(token, vocab) or self._limit(n_ctx)
         if reason is not None:
-            self.outlet.write(self._parser.feed(self._text.finish()))
-            self.outlet.write(self._parser.finish())
+            rest = [*self._parser.feed(self._text.finish()), *self._parser.finish()]
+            if self._reported is not None:
+                rest = self._reported.put_rest_into(rest, self._text)
+            self.outlet.write(rest)
             self.outlet.end(self.finish(reason))
         return reason is not None
 
     def _take(self, token: int, vocab: Vocab) -> FinishReason | None:
         if vocab.is_end(token):
             return "stop"
-        text = self._text.feed(vocab.piece(token))
+        text = self._text.feed(vocab.piece(token, special=self.sampler.follows_grammar))
+        if self._reported is not None and self.sampler.probs is not None:
+            self._reported.add(self.sampler.probs, self._text)
         if text:
-            self.outlet.write(self._parser.feed(text))
+            deltas = self._parser.feed(text)
+            if self._reported is not None:
+                deltas = self._reported.put_into(deltas, self._text)
+            self.outlet.write(deltas)
         if self._text.stopped:
             return "stop"
         return "length" if "\n" in text and self._is_late() else None

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from llm_router_mw.engine.lora import Adapters
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.vocab import Vocab
-from llm_router_mw.errors import ModelFileError, ModelLoadError
+from llm_router_mw.errors import LLMRouterError, ModelFileError, ModelLoadError
 from llm_router_mw.types import LoadOptions
 
 LoadProgress = Callable[[float], bool]
@@ -38,6 +39,7 @@ class LoadedModel:
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.vocab = Vocab(pointer)
+        self.adapters = Adapters(pointer)
         self.n_ctx_train: int = llama.llama_model_n_ctx_train(pointer)
         self.n_embd: int = llama.llama_model_n_embd_out(pointer)
         self.n_params: int = llama.llama_model_n_params(pointer)
@@ -92,8 +94,8 @@ def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> Loade
     """Load the weights in *path* as *options* say.
 
     Raises:
-        ModelFileError: the file is missing or cannot be read.
-        ModelLoadError: llama.cpp refused it; the message holds its own words.
+        ModelFileError: the file, or that of an adapter, is missing or cannot be read.
+        ModelLoadError: llama.cpp refused one of them; the message holds its own words.
         LoadAbortedError: *progress* returned False.
     """
     # Clients see these messages, and need not know where files lie.
@@ -123,7 +125,11 @@ def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> Loade
         reason = log.last_errors() or "it gave no reason"
         raise ModelLoadError(f"llama.cpp could not load {name!r}: {reason.replace(path, name)}")
     model = LoadedModel(pointer)
-    if not model.vocab.usable:
+    try:
+        if not model.vocab.usable:
+            raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
+        model.adapters.load(options.lora)
+    except LLMRouterError:
         model.close()
-        raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
+        raise
     return model

@@ -25,6 +25,8 @@ class NativeLog:
     def __init__(self, size: int = 32) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=size)
         self._open = False
+        self.muted = False
+        """While this is set nothing is taken: what went wrong was wanted so."""
         # Kept, because llama.cpp holds only a bare pointer to it.
         self._callback = llama.llama_log_callback(self.take)
 
@@ -43,6 +45,8 @@ class NativeLog:
 
     def take(self, level: int, text: bytes, _: object) -> None:
         """Take what llama.cpp logs; called by it, in whatever thread it is."""
+        if self.muted:
+            return
         if level == _CONTINUED:
             if self._open and self._lines:
                 last_level, last = self._lines[-1]

@@ -39,7 +39,7 @@ class Outlet:
         for delta in deltas:
             last = pending[-1] if pending else None
             if isinstance(delta, ContentDelta) and isinstance(last, ContentDelta):
-                pending[-1] = ContentDelta(last.text + delta.text)
+                pending[-1] = ContentDelta(last.text + delta.text, last.logprobs + delta.logprobs)
             else:
                 pending.append(delta)
 

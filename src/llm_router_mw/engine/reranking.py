@@ -6,12 +6,19 @@ import re
 
 from llm_router_mw.engine.model import LoadedModel
 from llm_router_mw.engine.native import llama
-from llm_router_mw.engine.vocab import Vocab
-from llm_router_mw.errors import InvalidRequestError
+from llm_router_mw.errors import InvalidRequestError, NotSupportedError
 
 _TEMPLATE_NAME = b"rerank"
 _NO_TOKEN = -1
 _SLOT = re.compile(r"\{(query|document)\}")
+
+
+def not_a_reranker() -> NotSupportedError:
+    """Return the refusal of an instance that cannot score documents."""
+    return NotSupportedError(
+        "this model does not support reranking as it is loaded; set its load option pooling to "
+        "'rank', or ask another model"
+    )
 
 
 class PairReader:
@@ -37,17 +44,18 @@ class PairReader:
             texts = {"query": query, "document": document}
             # In one pass: a query may hold the word "{document}".
             text = _SLOT.sub(lambda slot: texts[slot[1]], self._template)
-            return self._tokenize(text, parse=True)
+            return self._tokenize(text, "documents", parse=True)
         marks = self._marks
         # Special tokens are not looked for: a document must not be able to end itself.
-        first, second = self._tokenize(query), self._tokenize(document)
+        first = self._tokenize(query, "query")
+        second = self._tokenize(document, "documents")
         return [*marks.before, *first, *marks.between, *second, *marks.after]
 
-    def _tokenize(self, text: str, *, parse: bool = False) -> list[int]:
+    def _tokenize(self, text: str, param: str, *, parse: bool = False) -> list[int]:
         try:
             return self._vocab.tokenize(text, add=False, parse=parse)
         except InvalidRequestError as error:
-            raise InvalidRequestError(f"documents: {error.message}", param="documents") from error
+            raise InvalidRequestError(f"{param}: {error.message}", param=param) from error
 
 
 class _Marks:

@@ -18,17 +18,30 @@ class TextStream:
         self._held = ""
         self.stopped = False
         """Whether a stop string has been found; the text before it is all there is."""
+        self.n_decoded = 0
+        """Characters so far, those of a stop string included."""
+        self.n_shown = 0
+        """Characters that have been returned."""
 
     def feed(self, piece: bytes) -> str:
         """Add *piece* and return the text that is now certain."""
-        return self._release(self._decoder.decode(piece))
+        return self._show(self._release(self._decode(piece)))
 
     def finish(self) -> str:
         """Return the rest: what was held back, with half a character replaced by U+FFFD."""
         if self.stopped:
             return ""
-        text = self._release(self._decoder.decode(b"", final=True)) + self._held
+        text = self._release(self._decode(b"", final=True)) + self._held
         self._held = ""
+        return self._show(text)
+
+    def _decode(self, piece: bytes, final: bool = False) -> str:
+        text = self._decoder.decode(piece, final)
+        self.n_decoded += len(text)
+        return text
+
+    def _show(self, text: str) -> str:
+        self.n_shown += len(text)
         return text
 
     def _release(self, text: str) -> str:

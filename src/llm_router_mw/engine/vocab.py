@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
 from typing import Any
 
 from llm_router_mw.engine.native import llama
@@ -16,8 +17,9 @@ class Vocab:
     """Tokenises and detokenises. Lives as long as the model that it belongs to."""
 
     def __init__(self, model: Any) -> None:
-        self._vocab = llama.llama_model_get_vocab(model)
+        self.pointer = self._vocab = llama.llama_model_get_vocab(model)
         self._pieces: dict[int, bytes] = {}
+        self._special_pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self.usable: bool = llama.llama_vocab_type(self._vocab) != llama.LLAMA_VOCAB_TYPE_NONE
         """Whether there is one at all; llama.cpp aborts the process that uses none."""
@@ -53,21 +55,38 @@ class Vocab:
                 return tokens[:count]
             room = -count
 
-    def piece(self, token: int) -> bytes:
-        """Return the text of *token*: nothing for control tokens, maybe a part of a character."""
-        piece = self._pieces.get(token)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the text of *token*, maybe a part of a character.
+
+        That of control tokens and of the unknown one is empty unless *special* asks for it.
+        """
+        pieces = self._special_pieces if special else self._pieces
+        piece = pieces.get(token)
         if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
+            piece = pieces[token] = self._read_piece(token, special)
         return piece
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens that end a generation. Slow the first time: it asks for each token."""
+        is_end = llama.llama_vocab_is_eog
+        return tuple(token for token in range(self.size) if is_end(self._vocab, token))
+
+    @cached_property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that the model must never choose, as its file says."""
+        count = ctypes.c_int32()
+        tokens = llama.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
+        return tuple(tokens[: count.value]) if count.value else ()
 
     def is_end(self, token: int) -> bool:
         """Tell whether *token* ends a generation."""
         return bool(llama.llama_vocab_is_eog(self._vocab, token))
 
-    def _read_piece(self, token: int) -> bytes:
+    def _read_piece(self, token: int, special: bool) -> bytes:
         while True:
             room = len(self._buffer)
-            size = llama.llama_token_to_piece(self._vocab, token, self._buffer, room, 0, False)
+            size = llama.llama_token_to_piece(self._vocab, token, self._buffer, room, 0, special)
             if size >= 0:
                 return self._buffer.raw[:size]
             self._buffer = ctypes.create_string_buffer(-size)

@@ -14,7 +14,14 @@ from llm_router_mw.types.delta import (
     Usage,
 )
 from llm_router_mw.types.failure import Failure
-from llm_router_mw.types.model import InstanceKey, LoadOptions, Model, ModelInfo, Pooling
+from llm_router_mw.types.model import (
+    InstanceKey,
+    LoadOptions,
+    LoraAdapter,
+    Model,
+    ModelInfo,
+    Pooling,
+)
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
 from llm_router_mw.types.state import InstanceState, client_state
 from llm_router_mw.types.task import (
@@ -23,6 +30,7 @@ from llm_router_mw.types.task import (
     CompletionTask,
     EmbedTask,
     GenerationTask,
+    RerankTask,
     Sampling,
     Task,
 )
@@ -46,11 +54,13 @@ __all__ = [
     "InstanceKey",
     "InstanceState",
     "LoadOptions",
+    "LoraAdapter",
     "Model",
     "ModelInfo",
     "ModelView",
     "Pooling",
     "ProgressDelta",
+    "RerankTask",
     "RouterEvent",
     "Sampling",
     "Task",

@@ -37,7 +37,8 @@ class TokenProb(Struct, frozen=True):
     id: int
     text: str
     """Its whole characters; a part of one is left out."""
-    bytes: bytes
+    raw: bytes
+    """Its bytes, whole characters or not."""
     logprob: float
     """Natural logarithm of its probability; the lowest 32-bit float stands for impossible."""
 

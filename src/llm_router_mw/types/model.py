@@ -9,6 +9,14 @@ from msgspec import Struct
 Pooling = Literal["", "none", "mean", "cls", "last", "rank"]
 
 
+class LoraAdapter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter that is loaded with a model."""
+
+    path: str
+    scale: float = 1.0
+    """Weight of what it adds, unless a request says otherwise; 0 is off."""
+
+
 class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a file is loaded. Two models with equal files and options share one instance."""
 
@@ -37,6 +45,8 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Name of a registered chat format."""
     chat_template: str = ""
     """Jinja template used instead of the file's own."""
+    lora: tuple[LoraAdapter, ...] = ()
+    """Adapters for the model; requests may change their scales."""
 
 
 class InstanceKey(Struct, frozen=True):

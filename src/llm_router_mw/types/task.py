@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import Struct
 
-
 DEFAULT_SAMPLERS = (
     "penalties",
     "dry",
@@ -79,7 +78,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     """Whether the tokens that end an answer are banned."""
     samplers: tuple[str, ...] = DEFAULT_SAMPLERS
-    """Which samplers work, in this order. Others than the default ones: ``adaptive_p``, ``infill``."""
+    """Which samplers work, in this order; ``adaptive_p`` and ``infill`` can be named too."""
     grammar: str = ""
     """GBNF that the answer follows."""
     json_schema: str | dict[str, Any] = ""
@@ -110,6 +109,11 @@ class GenerationTask(Struct, frozen=True, kw_only=True):
     """Requests share computed tokens only with others of their namespace."""
     return_progress: bool = False
     """Whether to report how far the prompt has been processed."""
+    lora: tuple[tuple[int, float], ...] | None = None
+    """Pairs of an adapter, by its place in the load option ``lora``, and its scale.
+
+    Adapters that are not named are off; None takes all as they were loaded.
+    """
 
 
 class ChatTask(GenerationTask, frozen=True, kw_only=True, tag="chat"):
@@ -128,6 +132,18 @@ class EmbedTask(Struct, frozen=True, kw_only=True, tag="embed"):
     """Embed each input; one vector per input, L2-normalised unless the pooling is ``rank``."""
 
     inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    """Only so many leading values of each vector, normalised again; None is all of them."""
 
 
-Task = ChatTask | CompletionTask | EmbedTask
+class RerankTask(Struct, frozen=True, kw_only=True, tag="rerank"):
+    """Score each document by how well it answers the query; needs pooling ``rank``.
+
+    The answer is one vector of one value per document: its score, higher is better.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+
+
+Task = ChatTask | CompletionTask | EmbedTask | RerankTask

@@ -7,11 +7,12 @@ from time import monotonic
 
 import llm_router_mw
 from llm_router_mw import wire
+from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.engine import Engine
 from llm_router_mw.engine.model import LoadAbortedError
 from llm_router_mw.errors import LLMRouterError, WireError
 from llm_router_mw.worker.channel import Channel
-from llm_router_mw.worker.inbox import Inbox
+from llm_router_mw.worker.inbox import Inbox, Message, Prepared
 
 _PROGRESS_SECONDS = 0.05
 """Between two reports of a load."""
@@ -23,7 +24,8 @@ class Child:
     def __init__(self, channel: Channel, inbox: Inbox) -> None:
         self._channel = channel
         self._inbox = inbox
-        self._engine = Engine(lambda deltas: channel.send(wire.Step(deltas)))
+        aside = Aside(lambda request_id, result: inbox.put(Prepared(request_id, result)))
+        self._engine = Engine(lambda deltas: channel.send(wire.Step(deltas)), aside)
         self._reported_at = 0.0
         inbox.tell(self._overhear)
 
@@ -54,7 +56,7 @@ class Child:
             return False
         return True
 
-    def _shake_hands(self, hello: wire.ToWorker) -> None:
+    def _shake_hands(self, hello: Message) -> None:
         if not isinstance(hello, wire.Hello):
             raise WireError(f"expected hello first, not {type(hello).__name__}")
         version = llm_router_mw.__version__
@@ -65,7 +67,7 @@ class Child:
             )
         self._channel.send(wire.Ready(wire.PROTOCOL, version, os.getpid()))
 
-    def _load(self, load: wire.ToWorker) -> None:
+    def _load(self, load: Message) -> None:
         if not isinstance(load, wire.Load):
             raise WireError(f"expected load, not {type(load).__name__}")
         # Before anything native looks at its devices.
@@ -104,7 +106,7 @@ class Child:
         elif isinstance(message, wire.Stop):
             self._engine.overhear(None)
 
-    def _handle(self, message: wire.ToWorker) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case wire.Submit(request_id, task, credit):
                 self._engine.submit(request_id, task, credit)
@@ -112,5 +114,7 @@ class Child:
                 self._engine.credit(request_id, amount)
             case wire.Cancel(request_id):
                 self._engine.cancel(request_id)
+            case Prepared(request_id, result):
+                self._engine.prepared(request_id, result)
             case _:
                 raise WireError(f"a loaded worker does not expect {type(message).__name__}")

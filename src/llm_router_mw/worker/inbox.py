@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from typing import Any, NamedTuple
 
 from llm_router_mw import wire
 from llm_router_mw.errors import WireError
@@ -19,6 +20,16 @@ ORPHANED = 70
 _PARENT_CHECK_SECONDS = 1.0
 
 
+class Prepared(NamedTuple):
+    """News from the engine's own second thread: a large request has been made ready."""
+
+    request_id: int
+    result: Any
+
+
+Message = wire.ToWorker | Prepared
+
+
 class Inbox:
     """Reads the channel in a thread, so that messages and the router's death are seen in time.
 
@@ -28,7 +39,7 @@ class Inbox:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._messages: SimpleQueue[wire.ToWorker] = SimpleQueue()
+        self._messages: SimpleQueue[Message] = SimpleQueue()
         self._parent = os.getppid()
         self.stop_requested = Event()
         """Set as soon as a stop has arrived, even while the main thread is busy."""
@@ -43,11 +54,15 @@ class Inbox:
         """Begin to read."""
         self._thread.start()
 
-    def wait(self) -> wire.ToWorker:
+    def put(self, message: Message) -> None:
+        """Add a message of the process's own; from any thread."""
+        self._messages.put(message)
+
+    def wait(self) -> Message:
         """Return the next message; sleep until there is one."""
         return self._messages.get()
 
-    def poll(self) -> wire.ToWorker | None:
+    def poll(self) -> Message | None:
         """Return the next message, or None if there is none yet."""
         try:
             return self._messages.get_nowait()

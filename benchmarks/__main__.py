@@ -1,0 +1,110 @@
+"""``python -m benchmarks``"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks.comparison import Comparison
+from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.models.store import ModelStore
+from benchmarks.outcome import keep_outcomes
+from benchmarks.peer import PeerError, find_or_build, peer_version
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios.suite import engine_scenarios
+from benchmarks.servers import PeerSide, Side
+from benchmarks.table import around_results, markdown, terminal_table, write_into
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_FILE_COLUMNS = 180
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_DOCUMENT = click.Path(exists=True, dir_okay=False, writable=True, path_type=Path)
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "llm-router-mw" / "benchmarks"
+
+
+def _checked(context: click.Context, option: click.Parameter, document: Path | None) -> Path | None:
+    """Refuse a document without room for the table now, not when all has been measured."""
+    if document is not None:
+        try:
+            around_results(document)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return document
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def main() -> None:
+    """Measure this package against llama-server."""
+
+
+@main.command()
+@click.option("--only", multiple=True, metavar="NAME", help="Scenario to run; repeatable.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Rounds per scenario.")
+@click.option("--quick", is_flag=True, help="Short runs, to see that all works.")
+@click.option("--tiny", is_flag=True, help="Tiny models, to see it even sooner.")
+@click.option("--threads", type=click.IntRange(1), default=usable_cores(), help="Per server.")
+@click.option("--llama-server", type=_FILE, help="The program to compare with.")
+@click.option("--no-peer", is_flag=True, help="Measure ours only.")
+@click.option("--cache-dir", type=_DIRECTORY, default=_default_cache(), help="For what is made.")
+@click.option("--results", type=_FILE, help="Keep the results there, beside earlier ones.")
+@click.option("--write", type=_DOCUMENT, callback=_checked, help="Document for the table.")
+def engine(
+    *,
+    only: tuple[str, ...],
+    rounds: int,
+    quick: bool,
+    tiny: bool,
+    threads: int,
+    llama_server: Path | None,
+    no_peer: bool,
+    cache_dir: Path,
+    results: Path | None,
+    write: Path | None,
+) -> None:
+    """Throughput, first tokens, sharing, embeddings and more, over HTTP."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_COLUMNS)
+    scenarios = _chosen(engine_scenarios(quick=quick), only)
+    sides: list[Side] = [Side(threads)]
+    peer = None
+    if not no_peer:
+        try:
+            binary = find_or_build(llama_server, cache_dir)
+        except PeerError as error:
+            raise click.ClickException(str(error)) from error
+        peer = peer_version(binary)
+        sides += [PeerSide(threads, binary, unified=unified) for unified in (True, False)]
+    store = ModelStore(cache_dir / "models", tiny=tiny)
+    outcomes = []
+    for scenario in scenarios:
+        model = store.path(scenario.settings.model_kind)
+        outcome = Comparison(scenario, sides, model, console.print).run(rounds)
+        outcomes.append(outcome)
+        shown = keep_outcomes(results, [outcome]) if results else outcomes
+    console.print(terminal_table(shown))
+    if write:
+        day = f"{datetime.now(UTC):%-d %B %Y}, {threads} threads per server"
+        write_into(write, markdown(shown, [day, *describe_machine(peer)]))
+
+
+def _chosen(scenarios: list[Scenario], names: tuple[str, ...]) -> list[Scenario]:
+    known = {scenario.name: scenario for scenario in scenarios}
+    unknown = set(names) - set(known)
+    if unknown:
+        raise click.UsageError(
+            f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+        )
+    return [scenario for name, scenario in known.items() if not names or name in names]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Starts and stops the servers that are compared."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import httpx
+
+from benchmarks.answer import Answer, read_answers
+from benchmarks.load import Request, exchange
+from benchmarks.settings import Settings
+
+_START_SECONDS: Final = 180.0
+_STOP_SECONDS: Final = 20.0
+_LOG_CHARACTERS: Final = 2000
+WARM_UP_WORDS: Final = " baba bebe"
+
+
+class ServerError(Exception):
+    """Raised when a server does not start; the message ends with what it printed."""
+
+
+class Server:
+    """A server process that listens on a port of its own, warmed up."""
+
+    def __init__(self, name: str, command: Sequence[str], port: int, settings: Settings) -> None:
+        """Start *command*, which serves on *port*, and wait until it has answered a request.
+
+        Raises:
+            ServerError: it does not.
+        """
+        self.name = name
+        self._port = port
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_healthy()
+            self.model = self._model_name()
+            self._warm_up(settings)
+        except BaseException:
+            self.stop()
+            raise
+
+    def send(self, requests: list[Request]) -> list[Answer]:
+        """Send *requests* and return their answers.
+
+        Raises:
+            RefusedError: one is an error.
+        """
+        return read_answers(exchange(self._port, requests))
+
+    def stop(self) -> None:
+        """End the process. Idempotent."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._is_healthy():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._log.seek(0)
+                said = self._log.read().decode(errors="replace")[-_LOG_CHARACTERS:]
+                raise ServerError(f"{self.name} did not start:\n{said}")
+            time.sleep(0.1)
+
+    def _is_healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self._url}/health").is_success
+        except httpx.TransportError:
+            return False
+
+    def _model_name(self) -> str:
+        name: str = httpx.get(f"{self._url}/v1/models").json()["data"][0]["id"]
+        return name
+
+    def _warm_up(self, settings: Settings) -> None:
+        path, body = (
+            "/v1/chat/completions",
+            {
+                "messages": [{"role": "user", "content": WARM_UP_WORDS}],
+                "max_tokens": 4,
+            },
+        )
+        if settings.pooling:
+            path, body = "/v1/embeddings", {"input": WARM_UP_WORDS}
+        self.send([Request(path, json.dumps({"model": self.model, **body}).encode())])
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+
+class Side:
+    """One of those that are compared: knows how to start its server."""
+
+    name = "ours"
+    is_ours = True
+
+    def __init__(self, n_threads: int) -> None:
+        """Use *n_threads* for computing."""
+        self._n_threads = n_threads
+
+    def start(self, model: Path, settings: Settings) -> Server:
+        """Start a server for the file *model*.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        port = _free_port()
+        return Server(self.name, self.command(model, settings, port), port, settings)
+
+    def command(self, model: Path, settings: Settings, port: int) -> list[str]:
+        """Return the command that serves on *port*."""
+        if settings.pooling:
+            start = ["-m", "benchmarks.serve_ours", "--pooling", settings.pooling]
+        else:
+            start = ["-m", "llm_router_mw.cli", "serve"]
+        return [sys.executable, *start, *self._options(model, settings, port)]
+
+    def _options(self, model: Path, settings: Settings, port: int) -> list[str]:
+        """Return the flags that both sides have."""
+        given = {
+            "--model": model,
+            "--port": port,
+            "--ctx-size": settings.n_ctx,
+            "--parallel": settings.n_parallel,
+            "--threads": self._n_threads,
+        }
+        return [str(item) for pair in given.items() for item in pair]
+
+
+class PeerSide(Side):
+    """llama-server, with one of its two layouts of the context's memory."""
+
+    is_ours = False
+
+    def __init__(self, n_threads: int, binary: Path, *, unified: bool) -> None:
+        """Run *binary*; *unified* lets all requests share the whole context."""
+        super().__init__(n_threads)
+        self.name = "unified" if unified else "split"
+        self._binary = binary
+        self._unified = unified
+
+    def command(self, model: Path, settings: Settings, port: int) -> list[str]:
+        """Return the command that serves on *port*."""
+        layout = "--kv-unified" if self._unified else "--no-kv-unified"
+        more = ["--host", "127.0.0.1", "--no-webui", layout]
+        if settings.pooling:
+            more += ["--embeddings", "--pooling", settings.pooling]
+        return [str(self._binary), *self._options(model, settings, port), *more]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,19 @@
+"""What both sides are told alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is started for a scenario."""
+
+    model_kind: str
+    """dense, hybrid or encoder."""
+    n_ctx: int
+    """Tokens of context, all requests together."""
+    n_parallel: int
+    """Requests answered at once."""
+    pooling: str = ""
+    """Pooling of an embedding server; empty for one that generates."""

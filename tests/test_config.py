@@ -32,6 +32,7 @@ LOAD_OPTIONS: dict[str, Any] = {
     "n_ctx": 4096,
     "n_parallel": 1,
     "kv_unified": False,
+    "share_prefix": True,
     "context_shift": True,
     "n_batch": 64,
     "n_threads": 2,

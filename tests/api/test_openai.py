@@ -26,12 +26,18 @@ pytestmark = pytest.mark.asyncio
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 2,
+    "total_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 1},
+}
 TIMINGS = {
-    "prompt_n": 5,
+    "cache_n": 1,
+    "prompt_n": 4,
     "prompt_ms": 500.0,
-    "prompt_per_token_ms": 100.0,
-    "prompt_per_second": 10.0,
+    "prompt_per_token_ms": 125.0,
+    "prompt_per_second": 8.0,
     "predicted_n": 2,
     "predicted_ms": 250.0,
     "predicted_per_token_ms": 125.0,

@@ -98,6 +98,7 @@ def chain(body: str, length: int) -> str:
         chain('NEXT "x" | NEXT "y"', 40),
         chain("NEXT? NEXT", 40),
         chain("NEXT", 3000),
+        "root ::= " + " | ".join(f'"{number}"' for number in range(1100)),
         chain("(NEXT | empty){0,1000}", 5) + '\nempty ::= ""',
     ],
 )

@@ -43,7 +43,7 @@ INFO = ModelInfo(
 )
 FINISH = FinishDelta(
     reason="stop",
-    usage=Usage(prompt_tokens=5, completion_tokens=2),
+    usage=Usage(prompt_tokens=5, completion_tokens=2, cached_tokens=1),
     timings=Timings(prompt_seconds=0.5, predicted_seconds=0.25),
 )
 HELLO: tuple[ScriptItem, ...] = (ContentDelta("Hel"), ContentDelta("lo"), FINISH)

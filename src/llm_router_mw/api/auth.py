@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 from hmac import compare_digest
 from typing import Literal
 
@@ -38,13 +39,27 @@ def check_access(scope: Scope, access: Access, settings: APISettings) -> None:
     )
 
 
+def cache_namespace(scope: Scope, settings: APISettings) -> str:
+    """Return a name for those whose prompts may share computed tokens: the users of one key.
+
+    Whoever could share them with others could find out, by the time it takes, what they asked.
+    """
+    if not settings.api_keys:
+        return ""
+    return sha256(b"\n".join(_given_keys(scope))).hexdigest()
+
+
 def _holds_key(scope: Scope, keys: Iterable[str]) -> bool:
-    given = [
+    given = _given_keys(scope)
+    # Every pair is compared, so that the time tells nothing about which one matched.
+    matches = [compare_digest(value, key.encode()) for key in keys for value in given]
+    return any(matches)
+
+
+def _given_keys(scope: Scope) -> list[bytes]:
+    return [
         value[len(_BEARER) :].strip() if name == b"authorization" else value
         for name, value in scope["headers"]
         if name == b"x-api-key"
         or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
     ]
-    # Every pair is compared, so that the time tells nothing about which one matched.
-    matches = [compare_digest(value, key.encode()) for key in keys for value in given]
-    return any(matches)

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
+from llm_router_mw.api.auth import cache_namespace
 from llm_router_mw.api.body import decode, refuse_unsupported
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.generation import Answers, answering_often
 from llm_router_mw.api.logprobs import MAX_TOP_LOGPROBS, LogprobStyle
-from llm_router_mw.api.lora import lora_scales
 from llm_router_mw.api.messages import Message, conversation
 from llm_router_mw.api.openai_shapes import ChatShape, Choice, CompletionShape
 from llm_router_mw.api.parameters import GenerationRequest, model_name
@@ -22,7 +22,7 @@ from llm_router_mw.api.sse import DONE, EventStream
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.sampling_limits import check_limit
-from llm_router_mw.types import ChatTask, CompletionTask, ContentDelta, FinishDelta
+from llm_router_mw.types import ChatTask, CompletionTask, ContentDelta, FinishDelta, ProgressDelta
 
 RequestT = TypeVar("RequestT", bound=GenerationRequest)
 
@@ -47,13 +47,7 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     def task(self) -> ChatTask:
         """Return the task. Raises InvalidRequestError if a field is out of range."""
-        return ChatTask(
-            messages=conversation(self.messages),
-            sampling=self.sampling(),
-            max_tokens=self.token_limit(),
-            stop=self.stops(),
-            lora=lora_scales(self.lora),
-        )
+        return ChatTask(messages=conversation(self.messages), **self.task_fields())
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -75,13 +69,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     def task(self) -> CompletionTask:
         """Return the task. Raises InvalidRequestError if a field is out of range."""
-        return CompletionTask(
-            prompt=single_prompt(self.prompt),
-            sampling=self.sampling(),
-            max_tokens=self.token_limit(),
-            stop=self.stops(),
-            lora=lora_scales(self.lora),
-        )
+        return CompletionTask(prompt=single_prompt(self.prompt), **self.task_fields())
 
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
@@ -125,6 +113,9 @@ async def _answer(
     task: ChatTask | CompletionTask,
     shape: CompletionShape,
 ) -> None:
+    namespace = cache_namespace(connection.scope, settings)
+    task = msgspec.structs.replace(task, cache_namespace=namespace)
+
     async def work() -> None:
         model, count = model_name(request.model), shape.count
         async with answering_often(connection, router, model, task, count) as answers:
@@ -174,6 +165,9 @@ async def _chunks(
             async for number, delta in answers:
                 if isinstance(delta, ContentDelta):
                     yield pending + shape.piece(delta, number)
+                    pending = b""
+                elif isinstance(delta, ProgressDelta):
+                    yield pending + shape.progress(delta, number)
                     pending = b""
                 elif isinstance(delta, FinishDelta):
                     finishes.append(delta)

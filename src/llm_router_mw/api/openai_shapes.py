@@ -12,7 +12,7 @@ from msgspec import Struct
 from llm_router_mw.api.connection import encode_json
 from llm_router_mw.api.logprobs import LogprobStyle
 from llm_router_mw.api.sse import event
-from llm_router_mw.types import ContentDelta, FinishDelta, Timings, TokenProbs, Usage
+from llm_router_mw.types import ContentDelta, FinishDelta, ProgressDelta, Timings, TokenProbs, Usage
 
 _SLOT = "\x00"
 
@@ -83,6 +83,16 @@ class CompletionShape:
             return self._chunk([self._with_logprobs(choice, delta.logprobs, number)])
         before, _, after = self._frames[number]
         return before + encode_json(delta.text) + after
+
+    def progress(self, delta: ProgressDelta, number: int) -> bytes:
+        """Return the event that tells how far the prompt of choice *number* has been processed."""
+        progress = {
+            "total": delta.total,
+            "cache": delta.cached,
+            "processed": delta.processed,
+            "time_ms": round(delta.seconds * 1000),
+        }
+        return self._chunk([self._choice("", None, number)], prompt_progress=progress)
 
     def end(self, finish: FinishDelta, number: int) -> bytes:
         """Return the event that tells how choice *number* ended while others go on."""
@@ -171,19 +181,21 @@ def total(finishes: Sequence[FinishDelta]) -> tuple[Usage, Timings]:
     return usage, longest
 
 
-def usage_body(usage: Usage) -> dict[str, int]:
+def usage_body(usage: Usage) -> dict[str, Any]:
     """Return OpenAI's ``usage``."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 
 def timings_body(usage: Usage, timings: Timings) -> dict[str, float]:
     """Return llama-server's ``timings``: counts, milliseconds and tokens per second."""
     return {
-        **_phase("prompt", usage.prompt_tokens, timings.prompt_seconds),
+        "cache_n": usage.cached_tokens,
+        **_phase("prompt", usage.prompt_tokens - usage.cached_tokens, timings.prompt_seconds),
         **_phase("predicted", usage.completion_tokens, timings.predicted_seconds),
     }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from llm_router_mw.api.body import check_range
-from llm_router_mw.api.lora import LoraScale
+from llm_router_mw.api.lora import LoraScale, lora_scales
 from llm_router_mw.api.sampling import SamplingRequest
 from llm_router_mw.errors import InvalidRequestError
 
@@ -36,10 +38,37 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     n_cmpl: int | None = None
     """llama-server's name for ``n``."""
     lora: list[LoraScale] | None = None
+    cache_prompt: bool | None = None
+    return_progress: bool | None = None
+    t_max_predict_ms: int | None = None
+    n_keep: int | None = None
+    n_discard: int | None = None
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    def task_fields(self) -> dict[str, Any]:
+        """Return the fields that all generating tasks have.
+
+        Raises:
+            InvalidRequestError: one is out of range.
+        """
+        check_range("t_max_predict_ms", self.t_max_predict_ms, -1, _MAX_INT)
+        check_range("n_keep", self.n_keep, -1, _MAX_INT)
+        check_range("n_discard", self.n_discard, 0, _MAX_INT)
+        limit_ms = self.t_max_predict_ms or 0
+        return {
+            "sampling": self.sampling(),
+            "max_tokens": self.token_limit(),
+            "stop": self.stops(),
+            "lora": lora_scales(self.lora),
+            "cache_prompt": self.cache_prompt is not False,
+            "return_progress": bool(self.return_progress and self.stream),
+            "max_seconds": limit_ms / 1000 if limit_ms > 0 else None,
+            "n_keep": self.n_keep or 0,
+            "n_discard": self.n_discard or 0,
+        }
 
     def token_limit(self) -> int | None:
         """Return how many tokens may be generated; None is as many as there is room for.

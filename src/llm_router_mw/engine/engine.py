@@ -123,7 +123,7 @@ class Engine:
         chat_format = _make_chat_format(model, options, chat_formats)
         marks = model.rewind is not Rewind.ANYWHERE
         prompts = PromptReader(model.vocab, chat_format, marks=marks)
-        return GenerationLoop(context, model.vocab, prompts, shifts=options.context_shift)
+        return GenerationLoop(context, model.vocab, prompts, options)
 
     @property
     def n_rows(self) -> int:

@@ -10,8 +10,8 @@ from llm_router_mw.engine.gbnf import GBNFError, Item, Rules, Sequence
 ROOT = "root"
 _MAX_ELEMENTS = 200_000
 """With all repetitions written out; llama.cpp keeps eight bytes and more for each."""
-_MAX_PATHS = 4096
-"""Ways from a rule to its first terminal; llama.cpp walks all of them, again and again."""
+_MAX_PATHS = 1000
+"""Ways from a rule to its first terminal; llama.cpp tries the whole vocabulary with each."""
 _MAX_CHAIN = 2048
 """Rules that begin with each other in turn; llama.cpp calls itself for each."""
 
@@ -30,7 +30,8 @@ def check_cost(rules: Rules) -> None:
         )
     empty = _rules_that_may_be_empty(rules)
     beginnings = {name: _beginnings(name, rules[name], empty) for name in rules}
-    paths, chain = dict.fromkeys(rules, 1), dict.fromkeys(rules, 1)
+    paths = {name: len(alternatives) for name, alternatives in rules.items()}
+    chain = dict.fromkeys(rules, 1)
     for name in _callees_first(beginnings):
         for callee, times in beginnings[name].items():
             paths[name] += paths[callee] * times

@@ -7,6 +7,8 @@ import sys
 from bisect import insort
 from itertools import count
 
+from msgspec.structs import replace
+
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.generation import Generation
 from llm_router_mw.engine.native import log
@@ -23,7 +25,7 @@ from llm_router_mw.errors import (
     LLMRouterError,
     NotSupportedError,
 )
-from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, RerankTask, Task
+from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, LoadOptions, RerankTask, Task
 
 logger = logging.getLogger("llm_router_mw.engine")
 
@@ -54,13 +56,14 @@ class GenerationLoop:
     """
 
     def __init__(
-        self, context: Context, vocab: Vocab, prompts: PromptReader, *, shifts: bool = False
+        self, context: Context, vocab: Vocab, prompts: PromptReader, options: LoadOptions
     ) -> None:
         self._context = context
         self._vocab = vocab
         self._prompts = prompts
-        self._n_ctx = sys.maxsize if shifts else context.n_ctx
+        self._n_ctx = sys.maxsize if options.context_shift else context.n_ctx
         """Tokens at which a request ends; where the context shifts, it goes on without end."""
+        self._share_prefix = options.share_prefix
         self._samplers = Samplers(vocab, context.n_ctx)
         self._slots = Slots(context)
         self._pace = Pace(context.n_batch)
@@ -95,6 +98,8 @@ class GenerationLoop:
                 n_prompt_tokens=n_prompt,
                 n_ctx=n_ctx,
             )
+        if self._share_prefix:
+            task = replace(task, cache_namespace="")
         scales = self._context.adapter_scales(task.lora)
         return Generation(task, prompt, self._samplers.make(task.sampling, prompt.tokens), scales)
 

@@ -23,7 +23,7 @@ _MAX_SCHEMA_CHARACTERS = 128 * 1024
 # Processor time. Usual are microseconds and tens of milliseconds; an ambiguous grammar multiplies
 # them with each token, and all other requests wait meanwhile.
 _MAX_ACCEPT_SECONDS = 0.01
-_MAX_RESTRICT_SECONDS = 3.0
+_MAX_RESTRICT_SECONDS = 1.5
 _IMPOSSIBLE = float("-inf")
 
 

@@ -33,7 +33,6 @@ from llm_router_mw.scheduler.state import Instance, Lease, Waiter
 from llm_router_mw.scheduler.victims import ranked
 from llm_router_mw.types import EventKind, InstanceKey, InstanceState
 
-
 _THERE = (InstanceState.LOADING, InstanceState.LOADED)
 """States in which nothing has to be started for a request."""
 

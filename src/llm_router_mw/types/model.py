@@ -30,6 +30,8 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Separate parts decode a little faster; shared ones let a single request use all of it, and
     requests with a common beginning keep that only once.
     """
+    share_prefix: bool = False
+    """Whether users of different API keys may share what was computed for equal beginnings."""
     context_shift: bool = False
     """Whether an answer that fills the context goes on without its oldest part."""
     n_batch: int = 512

@@ -98,7 +98,7 @@ class GenerationTask(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     """Strings that end the generation; they are not part of the answer."""
     max_seconds: float | None = None
-    """Ends an answer with its first new line after so long (llama-server's ``t_max_predict_ms``)."""
+    """Ends an answer with its first new line after so long."""
     n_keep: int = 0
     """Tokens at the beginning that stay when the context is shifted; -1 is the whole prompt."""
     n_discard: int = 0

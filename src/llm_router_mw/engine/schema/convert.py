@@ -12,13 +12,14 @@ from typing import Any
 from llm_router_mw.engine.schema.error import SchemaError
 from llm_router_mw.engine.schema.merge import Schema, assertions, merged
 from llm_router_mw.engine.schema.objects import array, json_object
-from llm_router_mw.engine.schema.rules import RuleBook, constant
+from llm_router_mw.engine.schema.rules import RuleBook, json_text
 from llm_router_mw.engine.schema.scalars import number, string
+from llm_router_mw.engine.schema.texts import any_of
 
 _MAX_DEPTH = 64
 _MAX_STEPS = 20_000
 """Schemas looked at, those that are looked at again with others merged in included."""
-_MAX_CHOICES = 1000
+_MAX_CHOICES = 500
 _KINDS: dict[str, tuple[str, ...]] = {
     "object": (
         "properties",
@@ -203,8 +204,8 @@ class _Converter:
         ]
         if not fitting:
             raise SchemaError(place, "none of the values is of the type that is asked for")
-        texts = dict.fromkeys(map(constant, fitting))
-        return self._book.add(f"( {' | '.join(texts)} ) {self._book.primitive('space')}")
+        texts = any_of([json_text(value) for value in fitting], self._book)
+        return self._book.add(f"{texts} {self._book.primitive('space')}")
 
 
 def _kind(schema: Schema) -> str:

@@ -1,4 +1,4 @@
-"""Keys of an object that are none of the names given."""
+"""Keys of an object, without the quote that all of them begin with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from llm_router_mw.engine.schema.characters import raw_but
-from llm_router_mw.engine.schema.rules import RuleBook, literal
+from llm_router_mw.engine.schema.rules import RuleBook, constant, literal
 
+QUOTE = r'"\""'
 _ESCAPED = '"\\bfnrt'
 """What follows a backslash in keys. No other escapes: they would spell a known name differently."""
 _UNIT = re.compile(r"\\.|[^\\]", re.DOTALL)
@@ -19,11 +20,14 @@ _Tree = dict[str, Any]
 """Names, unit by unit: an escape or a character → what may follow. The end has a key of its own."""
 
 
+def key(name: str) -> str:
+    """Return the expression for the key *name*, but for the quote before it."""
+    return constant(name).replace('\\"', "", 1)
+
+
 def other_key(names: Iterable[str], book: RuleBook) -> str:
-    """Return the expression for a key, and the space behind it, that is none of *names*."""
+    """Return the expression for a key that is none of *names*, but for the quote before it."""
     tree = _tree(names)
-    if not tree:
-        return book.primitive("string")
     anything = book.add(f"( {raw_but('')} | {_escape(_ESCAPED)} )*")
     # From the leaves to the root and without recursion: a name may be long.
     order, todo = [], [tree]
@@ -34,7 +38,7 @@ def other_key(names: Iterable[str], book: RuleBook) -> str:
     rules: dict[int, str] = {}
     for node in reversed(order):
         rules[id(node)] = book.add(_elsewhere(node, rules, anything))
-    return rf'"\"" {rules[id(tree)]} "\"" {book.primitive("space")}'
+    return f"{rules[id(tree)]} {QUOTE}"
 
 
 def _tree(names: Iterable[str]) -> _Tree:

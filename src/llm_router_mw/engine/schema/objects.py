@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_router_mw.engine.schema.error import SchemaError
-from llm_router_mw.engine.schema.keys import other_key
+from llm_router_mw.engine.schema.keys import QUOTE, key, other_key
 from llm_router_mw.engine.schema.merge import Schema
-from llm_router_mw.engine.schema.rules import RuleBook, constant
+from llm_router_mw.engine.schema.rules import RuleBook
 from llm_router_mw.engine.schema.scalars import count
 
 _Convert = Callable[[Any, str], str]
 """Returns the rule for a schema in a place."""
 _MAX_PROPERTIES = 1000
+_MAX_OPTIONAL = 300
 
 
 def json_object(schema: Schema, book: RuleBook, convert: _Convert, place: str) -> str:
@@ -34,7 +35,7 @@ def json_object(schema: Schema, book: RuleBook, convert: _Convert, place: str) -
     space = book.primitive("space")
     pairs = [
         (
-            book.add(f'{constant(name)} {space} ":" {space} {convert(value, _under(place, name))}'),
+            book.add(f'{key(name)} {space} ":" {space} {convert(value, _under(place, name))}'),
             name in required,
         )
         for name, value in properties.items()
@@ -42,8 +43,8 @@ def json_object(schema: Schema, book: RuleBook, convert: _Convert, place: str) -
     more = ""
     if others is not False:
         value = convert(others, f"{place}/additionalProperties")
-        more = book.add(f'{other_key(properties, book)} ":" {space} {value}')
-    return book.add(f'"{{" {space} {_sequence(pairs, more, book)} "}}" {space}')
+        more = book.add(f'{other_key(properties, book)} {space} ":" {space} {value}')
+    return book.add(f'"{{" {space} {_sequence(pairs, more, book, place)} "}}" {space}')
 
 
 def array(schema: Schema, book: RuleBook, convert: _Convert, place: str) -> str:
@@ -99,24 +100,30 @@ def _members(schema: Schema, place: str) -> tuple[dict[str, Any], set[str]]:
     return found, set(required)
 
 
-def _sequence(pairs: list[tuple[str, bool]], more: str, book: RuleBook) -> str:
+def _sequence(pairs: list[tuple[str, bool]], more: str, book: RuleBook, place: str) -> str:
     """Return the expression for *pairs* with commas between; those not required may be missing.
 
-    From behind: what may follow when something has been written, and when nothing has.
+    Goes from behind, with what may follow a comma and a quote. What all choices begin with comes
+    before them, because llama.cpp tries the whole vocabulary with each choice.
     """
-    comma = f'"," {book.primitive("space")}'
-    after = f"( {comma} {more} )*" if more else ""
-    begin = f"( {more} ( {comma} {more} )* )?" if more else ""
+    comma = f'"," {book.primitive("space")} {QUOTE}'
+    choice, after = (f"{more} ( {comma} {more} )*", f"( {comma} {more} )*") if more else ("", "")
+    is_needed, n_optional = False, 0
     for pair, required in reversed(pairs):
-        # Rules keep this as long as the list of pairs; nested texts would double each time.
-        rest = book.add(after) if after and not required else after
-        begin = f"{pair} {rest}" if required else _or(f"{pair} {rest}", begin, book)
-        after = f"{comma} {pair} {rest}" if required else f"( {comma} {pair} )? {rest}"
-    return begin
-
-
-def _or(first: str, second: str, book: RuleBook) -> str:
-    return f"( {first} | {book.add(second)} )" if second else f"( {first} )?"
+        n_optional = 0 if required else n_optional + 1
+        if n_optional > _MAX_OPTIONAL:
+            raise SchemaError(
+                place,
+                f"more than {_MAX_OPTIONAL} properties in a row that are not required cannot be "
+                "followed",
+            )
+        mine = f"{pair} {after}"
+        choice = book.add(mine if required or not choice else f"{mine} | {choice}")
+        is_needed = is_needed or required
+        after = f"{comma} {choice}" if is_needed else f"( {comma} {choice} )?"
+    if not choice:
+        return ""
+    return f"{QUOTE} {choice}" if is_needed else f"( {QUOTE} {choice} )?"
 
 
 def _items(schema: Schema, place: str) -> tuple[list[Any], Any]:

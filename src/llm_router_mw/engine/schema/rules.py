@@ -140,11 +140,16 @@ def literal(text: str) -> str:
 
 def constant(value: Any) -> str:
     """Return the expression for the JSON text of *value*."""
+    return literal(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return *value* as JSON, as short as possible."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Half of a surrogate pair can be written as an escape only.
     if any("\ud800" <= character <= "\udfff" for character in text):
         text = json.dumps(value, separators=(",", ":"))
-    return literal(text)
+    return text
 
 
 def _literal_character(character: str) -> str:

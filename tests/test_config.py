@@ -21,6 +21,7 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "engine": "inline",
     "eviction_policy": "largest-first",
     "spare_worker": False,
+    "max_queue": 7,
     "max_wait_seconds": 0.0,
     "queue_timeout_seconds": 1.5,
     "max_lease_seconds": 2.5,

@@ -60,6 +60,7 @@ STATUSES = {
     "ModelLoadError": (502, "server_error", "model_load_failed"),
     "WorkerDiedError": (502, "server_error", "worker_died"),
     "RouterNotRunningError": (503, "unavailable_error", None),
+    "QueueFullError": (429, "rate_limit_error", "queue_full"),
     "QueueTimeoutError": (503, "unavailable_error", "queue_timeout"),
     "ModelCoolingDownError": (503, "unavailable_error", "model_cooling_down"),
     "ModelUnloadedError": (503, "unavailable_error", "model_unloaded"),

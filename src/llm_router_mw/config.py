@@ -43,6 +43,8 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     """Keep one started worker at hand, so that a load does not wait for a process to start."""
     max_wait_seconds: float = 30.0
     """Other work that a queued request waits for at most before busy victims are drained."""
+    max_queue: int = 512
+    """Requests that may wait for a model to be loaded or to have room; 0 is no limit."""
     queue_timeout_seconds: float = 600.0
     """A request that could not be served for so long is refused."""
     max_lease_seconds: float = 3600.0
@@ -56,6 +58,7 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "models_max": (0, 10_000),
+    "max_queue": (0, 1_000_000),
     "max_wait_seconds": (0, 1e9),
     "queue_timeout_seconds": (0.001, 1e9),
     "max_lease_seconds": (0.001, 1e9),

@@ -19,6 +19,7 @@ LLMRouterError
 │   └── NotSupportedError        501
 ├── AvailabilityError            the request is fine, now is not a good time (503 + Retry-After)
 │   ├── RouterNotRunningError
+│   ├── QueueFullError           429
 │   ├── QueueTimeoutError
 │   ├── ModelCoolingDownError
 │   ├── ModelUnloadedError       the load that the request waited for was taken back
@@ -171,6 +172,14 @@ class AvailabilityError(LLMRouterError):
 
 class RouterNotRunningError(AvailabilityError):
     """The router has not been started, or has been closed."""
+
+
+class QueueFullError(AvailabilityError):
+    """More requests wait already than ``max_queue`` allows."""
+
+    status = 429
+    error_type = "rate_limit_error"
+    code = "queue_full"
 
 
 class QueueTimeoutError(AvailabilityError):

@@ -31,6 +31,7 @@ class Stage:
         self.scheduler = Scheduler(
             LeastRecentlyUsed(),
             models_max=1,
+            max_queue=0,
             max_wait_seconds=10.0,
             queue_timeout_seconds=100.0,
             max_lease_seconds=1000.0,

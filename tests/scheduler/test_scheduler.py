@@ -257,12 +257,13 @@ class TestPatience:
         world = World(models_max=2, max_wait=30)
         world.serve("a")
         world.now += 1
-        other = world.serve("b")
+        world.serve("b")
         world.ask("c")
         world.tick(31)
-        world.release(other)
-        world.exited("b")
-        assert world.state("b") is InstanceState.UNLOADED
+        assert world.state("a") is InstanceState.DRAINING
+        world.exited("b")  # it crashed
+        assert world.did[-1] == "start c"
+        assert world.state("a") is InstanceState.LOADED
 
     def test_a_request_does_not_wait_for_ever(self) -> None:
         world = World(queue_timeout=60, max_wait=1000)
@@ -290,6 +291,29 @@ class TestPatience:
         world = World()
         world.release(world.serve("a"))
         assert world.timer is None
+
+
+class TestFullQueue:
+    def test_one_too_many_is_refused(self) -> None:
+        world = World(max_queue=2)
+        world.serve("a")
+        waiting = [world.ask("b"), world.ask("c")]
+        refused = world.ask("b")
+        assert world.rejected[refused].kind == "QueueFullError"
+        assert world.rejected[refused].fields["retry_after_seconds"] > 0
+        assert not set(waiting) & set(world.rejected)
+
+    def test_what_is_loaded_is_served_all_the_same(self) -> None:
+        world = World(max_queue=1)
+        world.serve("a")
+        world.ask("b")
+        assert world.ask("a") in world.granted
+
+    def test_who_leaves_makes_room(self) -> None:
+        world = World(max_queue=1)
+        world.serve("a")
+        world.cancel(world.ask("b"))
+        assert world.ask("b") not in world.rejected
 
 
 class TestFailedLoads:
@@ -417,6 +441,13 @@ class TestUnload:
             world.release(request)
         assert world.unload("a", model="other") == []
         assert world.unload("a") == ["stop a"]
+
+    def test_a_name_that_only_waits_counts_as_long_as_it_waits(self) -> None:
+        world = World()
+        world.ask("a")
+        world.send(events.Request(id=50, instances=(key("a"),), models=("other",)))
+        world.cancel(50)
+        assert world.unload("a")[0] == "stop a"
 
     def test_a_name_that_is_granted_a_lease_is_attached_again(self) -> None:
         world = World(models_max=2)

@@ -31,6 +31,7 @@ class World:
         self,
         *,
         models_max: int = 1,
+        max_queue: int = 0,
         max_wait: float = 30.0,
         queue_timeout: float = 600.0,
         max_lease: float = 3600.0,
@@ -39,6 +40,7 @@ class World:
         self.scheduler = Scheduler(
             policy or Lru(),
             models_max=models_max,
+            max_queue=max_queue,
             max_wait_seconds=max_wait,
             queue_timeout_seconds=queue_timeout,
             max_lease_seconds=max_lease,

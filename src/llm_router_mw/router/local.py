@@ -117,6 +117,7 @@ class Router:
         scheduler = Scheduler(
             self._policy,
             models_max=self.config.models_max,
+            max_queue=self.config.max_queue,
             max_wait_seconds=self.config.max_wait_seconds,
             queue_timeout_seconds=self.config.queue_timeout_seconds,
             max_lease_seconds=self.config.max_lease_seconds,

@@ -23,6 +23,7 @@ from llm_router_mw.errors import (
     ModelLoadError,
     ModelNotLoadedError,
     ModelUnloadedError,
+    QueueFullError,
     QueueTimeoutError,
     RouterNotRunningError,
     WorkerDiedError,
@@ -45,12 +46,14 @@ class Scheduler:
         policy: EvictionPolicy,
         *,
         models_max: int,
+        max_queue: int,
         max_wait_seconds: float,
         queue_timeout_seconds: float,
         max_lease_seconds: float,
     ) -> None:
         self._policy = policy
         self._models_max = models_max
+        self._max_queue = max_queue
         self._max_wait_seconds = max_wait_seconds
         self._queue_timeout_seconds = queue_timeout_seconds
         self._max_lease_seconds = max_lease_seconds
@@ -112,8 +115,6 @@ class Scheduler:
             if refusal is not None:
                 self._do(actions.Reject(request.id, refusal.to_failure()))
                 return
-        for instance, model in zip(wanted, request.models, strict=True):
-            instance.models.add(model)
         self._queue[request.id] = Waiter(
             request.id, request.instances, request.models, request.hold, now
         )
@@ -139,6 +140,12 @@ class Scheduler:
                 f"it can be tried again in {instance.retry_at_seconds - now:.0f} s",
                 retry_after_seconds=instance.retry_at_seconds - now,
             )
+        full = 0 < self._max_queue <= len(self._queue)
+        if full and instance.state is not InstanceState.LOADED:
+            return QueueFullError(
+                f"{len(self._queue)} requests wait already (max_queue); send it again later",
+                retry_after_seconds=1.0,
+            )
         return None
 
     def _on_cancelled(self, event: events.Cancelled, now: float) -> None:
@@ -153,7 +160,8 @@ class Scheduler:
         if instance.state is InstanceState.FAILED:
             self._become(instance, InstanceState.UNLOADED, "its failure was cleared")
         instance.models.discard(event.model)
-        if instance.models or not instance.occupies_slot:
+        others = (instance.models | self._names_waiting(instance.key)) - {event.model}
+        if others or not instance.occupies_slot:
             return
         if event.force:
             self._revoke_all(instance, ModelUnloadedError(f"{event.model!r} was unloaded"), now)
@@ -272,6 +280,7 @@ class Scheduler:
         leaving = sum(instance.is_leaving for instance in self._instances.values())
         protected: set[InstanceKey] = set()
         for waiter in list(self._queue.values()):
+            lacks_room = False
             for key in waiter.instances:
                 instance = self._instances[key]
                 if key in protected:
@@ -285,9 +294,13 @@ class Scheduler:
                     if not instance.is_leaving:
                         self._start(instance)
                 elif leaving > 0:
+                    lacks_room = True
                     leaving -= 1
                 else:
+                    lacks_room = True
                     self._free_slot(waiter, protected | set(waiter.instances), now)
+            if not lacks_room:
+                leaving -= self._spare_drained_for(waiter.id)
 
     def _free_slot(self, waiter: Waiter, protected: set[InstanceKey], now: float) -> None:
         idle = [i.candidate() for i in self._instances.values() if i.is_idle]
@@ -334,6 +347,15 @@ class Scheduler:
     def _waiters_of(self, key: InstanceKey) -> list[Waiter]:
         return [waiter for waiter in self._queue.values() if key in waiter.instances]
 
+    def _names_waiting(self, key: InstanceKey) -> set[str]:
+        """Return the names under which *key* is waited for."""
+        return {
+            model
+            for waiter in self._waiters_of(key)
+            for wanted, model in zip(waiter.instances, waiter.models, strict=True)
+            if wanted == key
+        }
+
     def _become(
         self,
         instance: Instance,
@@ -347,12 +369,7 @@ class Scheduler:
 
     def _start(self, instance: Instance) -> None:
         instance.generation += 1
-        instance.models = {
-            model
-            for waiter in self._waiters_of(instance.key)
-            for key, model in zip(waiter.instances, waiter.models, strict=True)
-            if key == instance.key
-        }
+        instance.models = self._names_waiting(instance.key)
         self._become(instance, InstanceState.LOADING, "a request needs it")
         self._do(actions.Start(instance.key, instance.generation))
 
@@ -374,11 +391,14 @@ class Scheduler:
             if instance.state is InstanceState.LOADING and not self.waiting(key):
                 self._stop(instance, "nobody waits for it any more")
 
-    def _spare_drained_for(self, request: int) -> None:
-        for instance in self._instances.values():
-            if instance.state is InstanceState.DRAINING and instance.drain_for == request:
-                instance.drain_for = None
+    def _spare_drained_for(self, request: int) -> int:
+        """Let go on what drained for *request*, which needs no more room; return how many."""
+        drained = [i for i in self._instances.values() if i.drain_for == request]
+        for instance in drained:
+            instance.drain_for = None
+            if instance.state is InstanceState.DRAINING:
                 self._become(instance, InstanceState.LOADED, "its room is no longer needed")
+        return len(drained)
 
     def _new_lease(self, instance: Instance, now: float) -> int:
         lease = Lease(self._next_lease, instance.key, now + self._max_lease_seconds)

@@ -263,6 +263,19 @@ def test_a_router_that_does_not_start_is_told_to_the_client(inner: Inner) -> Non
     answer = Answer(door, environ("GET", "/v1/models"))
     assert answer.status == "500 Internal Server Error"
     assert answer.json["error"]["message"] == "no such directory"
+    assert "retry-after" not in answer.headers
+
+
+def test_a_router_that_was_started_before_a_fork_is_refused_in_the_child(
+    door: LLMRouterWSGIMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Answer(door, environ("GET", "/v1/models")).close()  # starts the router
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        answer = Answer(door, environ("GET", "/v1/models"))
+        assert answer.status == "503 Service Unavailable"
+        assert answer.headers["retry-after"] == "1"
+        assert "pass the router's options instead" in answer.json["error"]["message"]
 
 
 def test_an_answer_without_a_beginning_is_an_error(door: LLMRouterWSGIMiddleware) -> None:

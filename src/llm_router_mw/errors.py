@@ -22,7 +22,7 @@ LLMRouterError
 │   ├── QueueFullError           429
 │   ├── QueueTimeoutError
 │   ├── ModelCoolingDownError
-│   ├── ModelUnloadedError       the load that the request waited for was taken back
+│   ├── ModelUnloadedError       what the request waited for, or ran on, was taken back
 │   └── LeaseExpiredError
 ├── ModelLoadError               502
 ├── WorkerDiedError              502
@@ -46,6 +46,8 @@ class LLMRouterError(Exception):
     """llama-server's and OpenAI's ``error.type``."""
     code: ClassVar[str | None] = None
     """OpenAI's ``error.code``; None leaves the status in its place."""
+    default_retry_after_seconds: ClassVar[float | None] = None
+    """When it makes sense to ask again, if the error itself does not say it."""
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
@@ -60,7 +62,7 @@ class LLMRouterError(Exception):
     @property
     def retry_after_seconds(self) -> float | None:
         """When it makes sense to ask again."""
-        return self.fields.get("retry_after_seconds")
+        return self.fields.get("retry_after_seconds", self.default_retry_after_seconds)
 
     def to_failure(self) -> Failure:
         """Return the error as data that can cross the pipe."""
@@ -168,6 +170,7 @@ class AvailabilityError(LLMRouterError):
 
     status = 503
     error_type = "unavailable_error"
+    default_retry_after_seconds = 1.0
 
 
 class RouterNotRunningError(AvailabilityError):
@@ -195,7 +198,7 @@ class ModelCoolingDownError(AvailabilityError):
 
 
 class ModelUnloadedError(AvailabilityError):
-    """The model was unloaded while the request waited for it."""
+    """The model was unloaded while the request waited for it, or was answered."""
 
     code = "model_unloaded"
 

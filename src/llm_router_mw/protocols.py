@@ -13,6 +13,7 @@ from typing import Any, Protocol, overload, runtime_checkable
 
 from msgspec import Struct
 
+from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.types import (
     Delta,
     EmbeddingReply,
@@ -31,7 +32,7 @@ Clock = Callable[[], float]
 
 
 class DeltaStream(Protocol):
-    """The answer to one task, as it comes. Iterate it once, to the end or until ``aclose``."""
+    """The answer to one task, as it comes. Iterate it once, to the end or until ``cancel``."""
 
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 
@@ -43,8 +44,11 @@ class DeltaStream(Protocol):
         """
         ...
 
-    def cancel(self) -> None:
-        """End the request at the engine's next step; harmless when it is over."""
+    def cancel(self, error: LLMRouterError | None = None) -> None:
+        """End the request at the engine's next step; harmless when it is over.
+
+        With *error* the reader is told the reason: the stream ends with it at once.
+        """
         ...
 
 

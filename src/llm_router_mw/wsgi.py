@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.api.connection import encode_json
-from llm_router_mw.api.problem import as_problem, problem_body
+from llm_router_mw.api.problem import as_problem, problem_body, problem_headers
 from llm_router_mw.api.settings import CLIENT_STALL_SECONDS, MAX_BODY_BYTES, Authorize
 from llm_router_mw.asgi import router_for
 from llm_router_mw.errors import LLMRouterError
@@ -48,8 +48,8 @@ class LLMRouterWSGIMiddleware:
 
     Claims the same paths as the ASGI middleware. Everything else reaches *app* untouched, with the
     router's blocking facade in ``environ["llm_router"]``. The router starts on first use, once in
-    each process, so that servers may fork after the app was imported. Arguments as for
-    ``LLMRouterMiddleware``.
+    each process, so that servers may fork after the app was imported; a *router* that was started
+    before the fork is refused in the child. Arguments as for ``LLMRouterMiddleware``.
 
     Raises:
         ConfigError: an option is wrong.
@@ -143,8 +143,7 @@ class Exchange:
         except BaseException:
             self.close()  # without an iterable the server has nothing to close
             raise
-        headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message["headers"]]
-        start_response(_status_line(message["status"]), headers)
+        start_response(_status_line(message["status"]), _texts(message["headers"]))
 
     def __iter__(self) -> Exchange:
         return self
@@ -191,9 +190,13 @@ class Exchange:
 
 def _refuse(error: LLMRouterError, start_response: StartResponse) -> Iterable[bytes]:
     body = encode_json(problem_body(error))
-    headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
-    start_response(_status_line(error.status), headers)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    start_response(_status_line(error.status), _texts([*headers, *problem_headers(error)]))
     return [body]
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _status_line(status: int) -> str:

@@ -200,10 +200,14 @@ def test_a_file_that_appears_while_it_is_looked_for_is_not_remembered(
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "part-00002-of-00003.gguf", "a\0b.gguf"])
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_there_is_refused_and_only_the_log_says_where_it_should_be(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     models = catalog_of(a := model("a", path=str(tmp_path / name)))
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError) as caught:
         models.check_file(a)
+    assert str(tmp_path) not in caught.value.message
+    assert str(tmp_path) in caplog.text
 
 
 def test_all_parts_of_a_model_are_checked_and_watched(tmp_path: Path, reads: list[str]) -> None:

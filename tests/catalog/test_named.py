@@ -52,7 +52,7 @@ def test_a_missing_file_is_warned_about_and_refused_when_asked_for(
     path = tmp_path / "a.gguf"
     catalog = Catalog([NamedSource([ModelEntry(id="a", path=str(path))])])
     assert caplog.messages == [f"model 'a': there is no file {path}; requests for it will fail"]
-    with pytest.raises(ModelFileError, match=str(path)):
+    with pytest.raises(ModelFileError, match=r"^a\.gguf cannot be read"):
         catalog.check_file(catalog.resolve("a"))
     small_model().write(path)
     assert catalog.check_file(catalog.resolve("a"))

@@ -48,5 +48,10 @@ def test_pages_from_elsewhere_may_not(headers: dict[str, str]) -> None:
     assert not local_programs(scope_with(**headers))
 
 
+@pytest.mark.parametrize("name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host"])
+def test_callers_behind_a_proxy_on_this_machine_may_not(name: str) -> None:
+    assert not local_programs(scope_with(host="localhost:8080", **{name: "127.0.0.1"}))
+
+
 def test_nobody_may_manage_a_server_that_is_open_to_others() -> None:
     assert not nobody(scope_with(host="localhost"))

@@ -258,7 +258,7 @@ def test_what_is_wrong_is_said_with_the_byte_and_what_to_do(path: Path, case: st
     with pytest.raises(InvalidGGUFError) as caught:
         read_header(path)
     message = caught.value.message
-    assert message.startswith(f"{path} is not a well-formed GGUF file: ")
+    assert message.startswith(f"{path.name} is not a well-formed GGUF file: ")
     assert sentence in message
     assert ", at byte " in message
     assert message.rpartition("; ")[2]
@@ -322,7 +322,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
     class Shrinking(cursor.Cursor):
         def __init__(self, file: BinaryIO, name: str, file_bytes: int) -> None:
             super().__init__(file, name, file_bytes)
-            os.truncate(name, kept_bytes)
+            os.truncate(path, kept_bytes)
 
     monkeypatch.setattr(cursor, "WINDOW_BYTES", 16)
     monkeypatch.setattr(reader, "Cursor", Shrinking)

@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from llm_router_mw.errors import ModelNotFoundError, RouterNotRunningError
+from llm_router_mw.errors import ModelNotFoundError, ModelUnloadedError, RouterNotRunningError
 from llm_router_mw.protocols import LeaseContract
 from llm_router_mw.router import Router
 from llm_router_mw.router.bridge import Bridge, BridgedLease
@@ -131,6 +131,25 @@ async def test_a_stream_that_is_cancelled_before_it_is_read_never_starts(
         await elsewhere(visit)
         assert router.models()[0].leases == (0 if release else 1)
         assert plugin.engine.latest("a").streams == []
+
+
+async def test_the_reason_of_a_cancelling_crosses_to_the_reader(plugin: FakePlugin) -> None:
+    plugin.engine.hold = True
+    async with fake_router(plugin) as router:
+
+        async def visit() -> None:
+            lease = await router.lease("a")
+            unread, running = lease.stream(TASK), lease.stream(TASK)
+            with anyio.move_on_after(0.05):
+                await anext(running)
+            for stream in (unread, running):
+                stream.cancel(ModelUnloadedError("taken away"))
+                with pytest.raises(ModelUnloadedError, match="taken away"):
+                    await anext(stream)
+            lease.release()
+
+        await elsewhere(visit)
+        assert len(plugin.engine.latest("a").streams) == 1
 
 
 async def test_events_are_heard_on_another_loop_until_one_leaves(plugin: FakePlugin) -> None:

@@ -227,13 +227,15 @@ async def test_a_worker_that_never_answers_hello_is_given_up(
         assert (await made.wait()).exit_code == -signal.SIGKILL
 
 
-async def test_a_worker_that_ends_before_hello_is_told_with_its_last_line(
-    scripted: ScriptedWorkers,
+async def test_a_worker_that_ends_before_hello_is_told_and_only_the_log_has_its_last_line(
+    scripted: ScriptedWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     scripted("sys.exit('no such library')")
     async with worker() as made:
-        with pytest.raises(ModelLoadError, match=r"could not start: .* no such library"):
+        with pytest.raises(ModelLoadError, match=r"could not start: .* exited with code 1;") as e:
             await made.greet()
+    assert "no such library" not in e.value.message
+    assert "its last line: no such library" in caplog.text
 
 
 async def test_a_worker_of_another_version_is_refused(scripted: ScriptedWorkers) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from llm_router_mw.protocols import ExitReport
 from llm_router_mw.router import process
-from llm_router_mw.router.process import WorkerProcess, describe_exit, worker_environment
+from llm_router_mw.router.process import WorkerProcess, describe_exit, last_line, worker_environment
 from tests.router.conftest import ScriptedWorkers
 
 
@@ -60,13 +60,20 @@ def test_a_worker_sees_what_it_needs_and_no_secrets() -> None:
     [
         (ExitReport(exit_code=None), "never started"),
         (ExitReport(exit_code=0), "exited with code 0"),
-        (ExitReport(exit_code=1, log_tail="a\nthe reason\n"), "its last line: the reason"),
+        (ExitReport(exit_code=1, log_tail="a\nthe reason\n"), "exited with code 1"),
         (ExitReport(exit_code=-9), "was ended by signal SIGKILL"),
         (ExitReport(exit_code=-250), "was ended by signal 250"),
     ],
 )
 def test_an_end_is_told_in_words(report: ExitReport, words: str) -> None:
-    assert words in describe_exit(report)
+    assert describe_exit(report) == words
+
+
+@pytest.mark.parametrize(
+    ("log", "line"), [("", ""), ("a\n", "a"), ("a\nthe reason\n", "the reason")]
+)
+def test_the_last_line_is_told_apart(log: str, line: str) -> None:
+    assert last_line(ExitReport(exit_code=1, log_tail=log)) == line
 
 
 @pytest.mark.asyncio

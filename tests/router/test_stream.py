@@ -5,7 +5,12 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from llm_router_mw.errors import ClientStalledError, ModelLoadError, WorkerDiedError
+from llm_router_mw.errors import (
+    ClientStalledError,
+    ModelLoadError,
+    ModelUnloadedError,
+    WorkerDiedError,
+)
 from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.types import ContentDelta, Failure, FailureDelta, FinishDelta, Usage
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
@@ -147,6 +152,31 @@ async def test_cancel_is_sent_once_and_not_after_the_end() -> None:
     finished.stream.feed(FINISH)
     finished.stream.cancel()
     assert finished.sent == []
+
+
+async def test_a_cancel_with_a_reason_ends_the_stream_with_it_at_once() -> None:
+    wire = Wire()
+    wire.feed(1)
+    wire.stream.cancel(ModelUnloadedError("taken away"))
+    wire.stream.feed(FinishDelta("cancelled", Usage()))  # what the worker says to the cancel
+    assert wire.sent == [Cancel(7)]
+    assert wire.finished == 1
+    await wire.read(1)
+    with pytest.raises(ModelUnloadedError, match="taken away"):
+        await anext(wire.stream)
+
+
+async def test_a_reason_still_comes_after_a_plain_cancel_but_not_after_the_end() -> None:
+    wire = Wire()
+    wire.stream.cancel()
+    wire.stream.cancel(ModelUnloadedError("taken away"))
+    assert wire.sent == [Cancel(7)]
+    with pytest.raises(ModelUnloadedError):
+        await anext(wire.stream)
+    finished = Wire()
+    finished.stream.feed(FINISH)
+    finished.stream.cancel(ModelUnloadedError("too late"))
+    assert [delta async for delta in finished.stream] == [FINISH]
 
 
 async def test_a_reader_that_takes_nothing_is_cancelled() -> None:

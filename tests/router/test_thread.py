@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def test_before_the_start_and_after_the_stop_there_is_no_way_in(switch: Switch) 
     thread.stop()
     with pytest.raises(RouterNotRunningError, match="not been started"):
         thread.call(answer, 5)
-    thread._portal = portal  # as a caller sees it that asked for it just before the stop
+    thread._run.portal = portal  # as a caller sees it that asked for it just before the stop
     with pytest.raises(RouterNotRunningError, match="not running"):
         thread.call(answer, 5)
 
@@ -146,7 +147,7 @@ def test_a_start_waits_until_the_stop_before_it_is_complete(switch: Switch) -> N
     switch.slow_exit = threading.Event()
     with ThreadPoolExecutor(2) as pool:
         stopping = pool.submit(thread.stop)
-        while thread._portal is not None:  # the stop has begun
+        while thread._run.portal is not None:  # the stop has begun
             stopping.running()
         starting = pool.submit(thread.start)
         assert not starting.done()
@@ -211,6 +212,83 @@ def test_an_interrupted_call_is_cancelled(switch: Switch) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert cancelled.wait(10)
     thread.stop()
+
+
+def test_a_router_that_runs_elsewhere_is_refused(switch: Switch) -> None:
+    switch.entered = 1
+    with pytest.raises(RouterNotRunningError, match="started elsewhere"):
+        thread_of(switch).start()
+
+
+def test_a_loop_that_cannot_be_made_is_told_to_the_starter(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(anyio, "run", fail)
+    with pytest.raises(OSError, match="too many open files"):
+        thread_of(switch).start()
+
+
+FORKING = """
+import os, sys, threading
+from llm_router_mw.errors import RouterNotRunningError
+from llm_router_mw.router import RouterThread
+
+class Quiet:
+    running = False
+    async def __aenter__(self):
+        self.running = True
+    async def __aexit__(self, *error):
+        self.running = False
+
+async def answer():
+    return 5
+
+mine = RouterThread(Quiet())
+mine.start()
+other = RouterThread(Quiet())
+held, done = threading.Event(), threading.Event()
+
+def hold():  # as a start or a stop that is under way when the process forks
+    with mine._run.lock:
+        held.set()
+        done.wait()
+
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    for use in (mine.start, lambda: mine.portal, lambda: mine.call(answer)):
+        try:
+            use()
+        except RouterNotRunningError:
+            print("refused", flush=True)
+    mine.stop()
+    own = RouterThread(Quiet())
+    for thread in (own, other):
+        thread.start()
+        print(thread.call(answer), flush=True)
+    sys.exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+holder.join()
+print("child", os.waitstatus_to_exitcode(status), "parent", mine.call(answer), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_has_no_part_in_the_parents_thread_and_ends_by_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["refused"] * 3 + ["5"] * 2 + ["child 0 parent 5"]
 
 
 def test_the_end_of_the_interpreter_stops_the_router() -> None:

@@ -131,7 +131,7 @@ class Answer:
             raise StopAsyncIteration
         return self._deltas.pop(0)
 
-    def cancel(self) -> None:
+    def cancel(self, error: LLMRouterError | None = None) -> None:
         self.cancels += 1
 
 

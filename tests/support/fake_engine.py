@@ -55,9 +55,10 @@ class FakeStream:
             self._finish()
         return delta
 
-    def cancel(self) -> None:
+    def cancel(self, error: LLMRouterError | None = None) -> None:
         if not self._over:
             self.cancelled = True
+            self.error = error
             self.deltas = [FinishDelta("cancelled", Usage())]
             self.open.set()
             self._finish()

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from llm_router_mw.errors import LeaseExpiredError, ModelNotFoundError
+from llm_router_mw.errors import LeaseExpiredError, LLMRouterError, ModelNotFoundError
 from llm_router_mw.types import (
     ContentDelta,
     Delta,
@@ -82,7 +82,7 @@ class FakeStream:
                 return item
         raise StopAsyncIteration
 
-    def cancel(self) -> None:
+    def cancel(self, error: LLMRouterError | None = None) -> None:
         self.cancelled.set()
 
 

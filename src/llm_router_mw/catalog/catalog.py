@@ -66,7 +66,12 @@ class Catalog:
         known = self._checked.get(model.path)
         if known is not None and known[0] == stamp:
             return known[1]
-        headers = read_headers(model.path)
+        try:
+            headers = read_headers(model.path)
+        except ModelFileError as error:
+            # Clients see the error: where the file lies is for the log only.
+            _log.warning("model %r at %s cannot be used: %s", model.id, model.path, error)
+            raise
         if stamp:
             self._checked[model.path] = (stamp, headers)
         return headers

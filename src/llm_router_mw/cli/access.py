@@ -7,6 +7,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
+_PROXIED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host"})
+"""Headers that a proxy adds."""
+
 
 def is_loopback(host: str) -> bool:
     """Tell whether *host* (a name or an address) can only be this machine."""
@@ -27,9 +30,12 @@ def local_programs(scope: Scope) -> bool:
     """Accept callers that address this machine as itself.
 
     A page from elsewhere that runs in the user's browser also connects from loopback; its
-    ``Origin``, or the ``Host`` that its name was rebound to, gives it away.
+    ``Origin``, or the ``Host`` that its name was rebound to, gives it away. A reverse proxy here
+    speaks for callers from anywhere.
     """
     for name, value in scope["headers"]:
+        if name in _PROXIED:
+            return False
         if name in (b"host", b"origin") and not _names_loopback(value.decode("latin-1")):
             return False
     return True

@@ -67,6 +67,7 @@ class Cursor:
     """
 
     def __init__(self, file: BinaryIO, name: str, file_bytes: int) -> None:
+        """*name* is for the error messages: clients see them, so it is no path."""
         self.file_bytes = file_bytes
         self._end = min(file_bytes, MAX_HEADER_BYTES)
         self._file = file

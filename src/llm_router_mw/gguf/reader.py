@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
@@ -40,9 +41,9 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
         ModelFileError: the file is missing, cannot be read, or is no regular file.
         InvalidGGUFError: it is not a well-formed GGUF file, or its end is missing.
     """
-    name = os.fspath(path)
-    with _opened(name) as file:
-        cursor = Cursor(file, name, os.fstat(file.fileno()).st_size)
+    where = Path(path)
+    with _opened(where) as file:
+        cursor = Cursor(file, where.name, os.fstat(file.fileno()).st_size)
         version = _read_version(cursor)
         n_tensors = cursor.unsigned(64, "the number of tensors")
         n_keys = cursor.unsigned(64, "the number of metadata keys")
@@ -64,27 +65,27 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with os.fdopen(_open(name), "rb") as file:
+        with os.fdopen(_open(path), "rb") as file:
             yield file
     except OSError as error:
         advice = "correct the path" if isinstance(error, FileNotFoundError) else "check the file"
-        raise ModelFileError(f"{name} cannot be read: {error.strerror}; {advice}") from error
+        raise ModelFileError(f"{path.name} cannot be read: {error.strerror}; {advice}") from error
 
 
-def _open(name: str) -> int:
+def _open(path: Path) -> int:
     """Return a descriptor of a regular file; a pipe or a device must not block the reader."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(name, flags)
+        descriptor = os.open(path, flags)
     except ValueError as error:
-        raise ModelFileError(f"{name!r} is no path: {error}; correct the path") from error
+        raise ModelFileError(f"{path.name!r} is no path: {error}; correct the path") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise ModelFileError(f"{name} is {kind}; name a .gguf file")
+        raise ModelFileError(f"{path.name} is {kind}; name a .gguf file")
     return descriptor
 
 

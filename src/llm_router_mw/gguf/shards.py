@@ -38,7 +38,8 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
         return [given]
     if int(match["number"]) != 1:
         raise ModelFileError(
-            f"{given} is not the first part of its model; name {_part(given, match, 1)} instead"
+            f"{given.name} is not the first part of its model; name "
+            f"{_part(given, match, 1).name} instead"
         )
     count = int(match["count"])
     parts: list[Path] = []
@@ -47,12 +48,12 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
         # The first gap ends it: a name may claim any number of parts.
         if not os.path.exists(part):
             raise ModelFileError(
-                f"{given} is one of {count} parts, and {part.name} is missing; "
+                f"{given.name} is one of {count} parts, and {part.name} is missing; "
                 "put all parts into one directory"
             )
         parts.append(part)
     if not parts:
-        raise ModelFileError(f"{given} is named as one of no parts; give it its original name")
+        raise ModelFileError(f"{given.name} is named as one of no parts; give it its original name")
     return parts
 
 
@@ -68,8 +69,8 @@ def read_headers(path: str | os.PathLike[str]) -> tuple[GGUFHeader, ...]:
     announced = headers[0].integer("split.count") or 1
     if announced != len(parts):
         raise ModelFileError(
-            f"{path} says that its model has {announced} parts, but its name says {len(parts)}; "
-            "give the parts their original names (…-00001-of-0000N.gguf)"
+            f"{parts[0].name} says that its model has {announced} parts, but its name says "
+            f"{len(parts)}; give the parts their original names (…-00001-of-0000N.gguf)"
         )
     return headers
 

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from llm_router_mw.errors import RouterNotRunningError
+from llm_router_mw.errors import LLMRouterError, RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.verbs import LeaseVerbs
@@ -114,6 +114,7 @@ class BridgedStream:
         self._release = release
         self._stream: DeltaStream | None = None
         self._cancelled = False
+        self._error: LLMRouterError | None = None
 
     def __aiter__(self) -> BridgedStream:
         return self
@@ -126,18 +127,21 @@ class BridgedStream:
 
     async def _next(self) -> Delta | None:
         if self._stream is None:
+            if self._error is not None:
+                raise self._error
             if self._cancelled:
                 return None
             self._stream = self._lease.stream(self._task, release=self._release)
         return await _next_or_none(self._stream)
 
-    def cancel(self) -> None:
-        self._bridge.run_soon(self._cancel)
+    def cancel(self, error: LLMRouterError | None = None) -> None:
+        self._bridge.run_soon(lambda: self._cancel(error))
 
-    def _cancel(self) -> None:
+    def _cancel(self, error: LLMRouterError | None) -> None:
         self._cancelled = True
+        self._error = error
         if self._stream is not None:
-            self._stream.cancel()
+            self._stream.cancel(error)
         elif self._release:  # what is never started never ends by itself
             self._lease.release()
 

@@ -21,7 +21,7 @@ from llm_router_mw.errors import (
     error_from,
 )
 from llm_router_mw.protocols import ExitReport
-from llm_router_mw.router.process import WorkerProcess, describe_exit
+from llm_router_mw.router.process import WorkerProcess, describe_exit, last_line
 from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.types import ModelInfo, Task
 from llm_router_mw.wire import (
@@ -219,6 +219,9 @@ class WorkerClient:
         with anyio.move_on_after(_LAST_FRAMES_SECONDS):
             await self._read_ended.wait()
         self._report = report
+        if report.exit_code and (last := last_line(report)):
+            how = describe_exit(report)
+            logger.warning("worker %s %s; its last line: %s", self.pid, how, last)
         assert self._tasks is not None
         self._tasks.cancel_scope.cancel()
 

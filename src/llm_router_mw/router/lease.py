@@ -71,12 +71,12 @@ class Lease(LeaseVerbs):
         self._end(LeaseExpiredError(f"the lease of {self.model!r} has been released"))
 
     def revoke(self, error: LLMRouterError) -> None:
-        """End the lease from the router's side."""
-        self._end(error)
+        """End the lease from the router's side; its running streams end with *error*."""
+        self._end(error, told=error)
 
-    def _end(self, error: LLMRouterError) -> None:
+    def _end(self, error: LLMRouterError, *, told: LLMRouterError | None = None) -> None:
         if self._ended is None:
             self._ended = error
             for stream in tuple(self._running):
-                stream.cancel()
+                stream.cancel(told)
             self._on_released()

@@ -150,7 +150,7 @@ class WorkerProcess:
 
 
 def describe_exit(report: ExitReport) -> str:
-    """Return how the process ended, in words."""
+    """Return how the process ended, in words that clients may see."""
     if report.exit_code is None:
         how = "never started"
     elif report.exit_code >= 0:
@@ -161,5 +161,9 @@ def describe_exit(report: ExitReport) -> str:
         except ValueError:
             name = str(-report.exit_code)
         how = f"was ended by signal {name}"
-    last = report.log_tail.strip().rsplit("\n", 1)[-1]
-    return f"{how}; its last line: {last}" if last else how
+    return how
+
+
+def last_line(report: ExitReport) -> str:
+    """Return what the process logged last; it may name files, so it is not for clients."""
+    return report.log_tail.strip().rpartition("\n")[2]

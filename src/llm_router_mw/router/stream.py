@@ -69,10 +69,12 @@ class RequestStream:
         self._give_credit()
         return delta
 
-    def cancel(self) -> None:
+    def cancel(self, error: LLMRouterError | None = None) -> None:
         if not self._finished and not self._cancelled:
             self._cancelled = True
             self._send(Cancel(self._id))
+        if error is not None:
+            self.fail(error)
 
     def feed(self, delta: Delta) -> None:
         """Take a delta from the worker."""
@@ -106,8 +108,7 @@ class RequestStream:
             with anyio.move_on_after(stall_seconds):
                 await room.wait()
             if not room.is_set() and self._reads == reads:
-                self.cancel()
-                self.fail(
+                self.cancel(
                     ClientStalledError(
                         f"nothing was read for {stall_seconds:g} s; request cancelled"
                     )

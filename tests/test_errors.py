@@ -9,7 +9,12 @@ import msgspec
 import pytest
 
 from llm_router_mw import errors
-from llm_router_mw.errors import LLMRouterError, error_from
+from llm_router_mw.errors import (
+    LeaseExpiredError,
+    LLMRouterError,
+    RouterNotRunningError,
+    error_from,
+)
 from llm_router_mw.types import Failure
 
 
@@ -105,6 +110,11 @@ def test_an_error_without_fields_names_none() -> None:
     error = LLMRouterError("it went wrong")
     assert error.param is None
     assert error.retry_after_seconds is None
+
+
+def test_what_is_only_unavailable_now_may_be_asked_for_again_soon() -> None:
+    assert RouterNotRunningError("closing").retry_after_seconds == 1.0
+    assert LeaseExpiredError("over", retry_after_seconds=3.0).retry_after_seconds == 3.0
 
 
 def test_a_failure_of_unknown_kind_is_still_an_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -83,14 +84,67 @@ def test_when_it_is_ready_it_joins(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", [32_768], indirect=True)
-def test_one_that_is_cancelled_meanwhile_does_not(stage: Stage) -> None:
+def test_one_that_is_cancelled_when_it_is_ready_does_not(stage: Stage) -> None:
     stage.engine.submit(1, FITTING, 1000)
+    result = stage.results.get(timeout=20)
     stage.engine.cancel(1)
     stage.run()
     assert stage.last(1) == FinishDelta("cancelled", stage.last(1).usage)  # type: ignore[union-attr]
-    stage.hand_over()
+    stage.engine.prepared(*result)
     stage.run()
     assert len(stage.deltas) == 1
+
+
+def test_one_that_is_cancelled_before_its_turn_is_not_prepared(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, prepared = Event(), Event(), []
+    prepare = Engine._prepare
+
+    def held(engine: Engine, task: Any) -> Any:
+        begun.set()
+        assert gate.wait(20)
+        prepared.append(task)
+        return prepare(engine, task)
+
+    monkeypatch.setattr(Engine, "_prepare", held)
+    stage.engine.submit(1, LARGE, 1000)
+    assert begun.wait(20)
+    stage.engine.submit(2, FITTING, 1000)
+    stage.engine.submit(3, LARGE, 1000)
+    stage.engine.cancel(2)
+    gate.set()
+    stage.hand_over()
+    stage.hand_over()
+    stage.run()
+    assert prepared == [LARGE, LARGE]
+    assert isinstance(stage.last(2), FinishDelta)
+    assert isinstance(stage.last(3), FailureDelta)
+
+
+def test_closing_waits_only_for_what_has_begun() -> None:
+    begun, gate, dropped = Event(), Event(), Event()
+    told: list[tuple[int, Any]] = []
+
+    def first() -> str:
+        begun.set()
+        assert gate.wait(20)
+        return "first"
+
+    def second() -> None:
+        dropped.set()
+
+    aside = Aside(lambda request_id, result: told.append((request_id, result)))
+    aside.put(1, first)
+    assert begun.wait(20)
+    aside.put(2, second)
+    assert not aside.drop(1)
+    opener = Timer(0.05, gate.set)
+    opener.start()
+    aside.close()
+    opener.join()
+    assert told == [(1, "first")]
+    assert not dropped.is_set()
 
 
 def test_credit_that_comes_meanwhile_is_not_lost(endless: Path) -> None:

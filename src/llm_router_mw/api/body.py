@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import msgspec
 
 from llm_router_mw.errors import InvalidRequestError
 
 RequestT = TypeVar("RequestT")
+T = TypeVar("T")
+
+MAX_ITEMS = 4096
+"""Entries of any list in a request that has no smaller limit of its own."""
+_LARGE_BYTES = 256 * 1024
+"""Others would notice a larger body being read in the event loop."""
 
 _PATH = re.compile(r" - at `\$\.?(?P<param>.*)`$")
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -55,6 +63,17 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[RequestT]) -> RequestT:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidRequestError("the body is not usable JSON: it is nested too deeply") from error
+
+
+async def understand(data: bytes, read: Callable[[bytes], T]) -> T:
+    """Return what *read* makes of the body *data*, in a thread if that is large.
+
+    Raises:
+        InvalidRequestError: as *read* does.
+    """
+    if len(data) <= _LARGE_BYTES:
+        return read(data)
+    return await anyio.to_thread.run_sync(read, data)
 
 
 def refuse_unsupported(data: bytes) -> None:

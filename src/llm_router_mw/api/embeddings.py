@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from llm_router_mw.api.body import check_range, decode
+from llm_router_mw.api.body import check_range, decode, understand
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.generation import answering, deltas
 from llm_router_mw.api.parameters import model_name
@@ -36,11 +36,8 @@ _decoder = msgspec.json.Decoder(EmbeddingRequest)
 
 async def embeddings(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``POST /v1/embeddings``."""
-    request = decode(await connection.body(settings.max_body_bytes), _decoder)
-    model = model_name(request.model)
-    # How many there may be at most, the model's worker knows.
-    check_range("dimensions", request.dimensions, 1, _MAX_INT)
-    task = EmbedTask(inputs=inputs(request.input), dimensions=request.dimensions)
+    data = await connection.body(settings.max_body_bytes)
+    request, model, task = await understand(data, _read)
 
     async def work() -> None:
         async with answering(connection, router, model, task) as stream:
@@ -60,6 +57,15 @@ async def embeddings(connection: Connection, router: RouterContract, settings: A
         )
 
     await connection.while_connected(work)
+
+
+def _read(data: bytes) -> tuple[EmbeddingRequest, str, EmbedTask]:
+    request = decode(data, _decoder)
+    model = model_name(request.model)
+    # How many there may be at most, the model's worker knows.
+    check_range("dimensions", request.dimensions, 1, _MAX_INT)
+    task = EmbedTask(inputs=inputs(request.input), dimensions=request.dimensions)
+    return request, model, task
 
 
 async def collect_vectors(stream: DeltaStream) -> tuple[dict[int, bytes], FinishDelta]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
@@ -11,24 +11,32 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.errors import InvalidRequestError, LeaseExpiredError, WorkerDiedError
-from llm_router_mw.protocols import DeltaStream, LeaseContract, RouterContract
-from llm_router_mw.types import ChatTask, CompletionTask, Delta, FinishDelta, Task
+from llm_router_mw.protocols import DeltaStream, RouterContract
+from llm_router_mw.types import ChatTask, CompletionTask, Delta, FinishDelta, ModelInfo, Task
 
+Check = Callable[[ModelInfo], None]
+"""Raises if the model that has been leased cannot serve the request."""
 Answers = AsyncGenerator[tuple[int, Delta]]
 """Deltas of several answers, each with the number of the answer that it belongs to."""
 
 
 @asynccontextmanager
 async def answering(
-    connection: Connection, router: RouterContract, model: str, task: Task
+    connection: Connection,
+    router: RouterContract,
+    model: str,
+    task: Task,
+    check: Check = lambda info: None,
 ) -> AsyncIterator[DeltaStream]:
     """Wait for *model*, start *task* and hold its stream; on leaving, the task is over.
 
     Raises:
+        InvalidRequestError: *check* did.
         LLMRouterError: the model cannot be had.
     """
     lease = await router.lease(model, autoload=_autoload(connection))
     try:
+        check(lease.info)
         stream = lease.stream(task, release=True)
         try:
             yield stream
@@ -63,6 +71,7 @@ async def answering_often(
     model: str,
     task: ChatTask | CompletionTask,
     count: int,
+    check: Check,
 ) -> AsyncIterator[Answers]:
     """As ``answering``, for *count* answers to *task* at once; their deltas come as they are made.
 
@@ -71,13 +80,14 @@ async def answering_often(
         LLMRouterError: the model cannot be had.
     """
     if count == 1:
-        async with answering(connection, router, model, task) as stream:
+        async with answering(connection, router, model, task, check) as stream:
             yield _numbered(stream)
         return
     lease = await router.lease(model, autoload=_autoload(connection))
     streams: list[DeltaStream] = []
     try:
-        _check_count(count, lease)
+        _check_count(count, lease.info)
+        check(lease.info)
         # The engine computes their common prompt once. The lease must outlast the last of them.
         streams += [lease.stream(each) for each in _variations(task, count)]
         async with _merged(streams) as answers:
@@ -88,8 +98,8 @@ async def answering_often(
         lease.release()
 
 
-def _check_count(count: int, lease: LeaseContract) -> None:
-    most = lease.info.n_parallel
+def _check_count(count: int, info: ModelInfo) -> None:
+    most = info.n_parallel
     if count > most:
         raise InvalidRequestError(
             f"n is {count}; this model gives at most {most} answers at once (its load option "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from llm_router_mw.api.body import MAX_ITEMS
 from llm_router_mw.errors import InvalidRequestError
 
 
@@ -37,11 +38,11 @@ class Message(Struct, frozen=True, kw_only=True):
     """One turn. Fields that are not listed here are not passed on."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Meta(max_length=MAX_ITEMS)] | None = None
     name: str | None = None
     reasoning_content: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_ITEMS)] | None = None
 
 
 def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from llm_router_mw.api.auth import cache_namespace
-from llm_router_mw.api.body import decode, refuse_unsupported
+from llm_router_mw.api.body import MAX_ITEMS, decode, refuse_unsupported, understand
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.generation import Answers, answering_often
 from llm_router_mw.api.logprobs import MAX_TOP_LOGPROBS, LogprobStyle
@@ -22,15 +24,23 @@ from llm_router_mw.api.sse import DONE, EventStream
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.sampling_limits import check_limit
-from llm_router_mw.types import ChatTask, CompletionTask, ContentDelta, FinishDelta, ProgressDelta
+from llm_router_mw.types import (
+    ChatTask,
+    CompletionTask,
+    ContentDelta,
+    FinishDelta,
+    ModelInfo,
+    ProgressDelta,
+)
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+_MAX_WHOLE_PROBS = 250_000
+"""Probabilities in an answer that is not streamed; each takes some hundred bytes."""
 
 
 class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: list[Message] = []
+    messages: Annotated[list[Message], Meta(max_length=MAX_ITEMS)] = []
     logprobs: bool | None = None
     top_logprobs: int | None = None
 
@@ -44,6 +54,11 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
         if not self.logprobs:
             return super().logprob_style()
         return LogprobStyle(self.top_logprobs or self.n_probs or 0, bool(self.post_sampling_probs))
+
+    @property
+    def probs_field(self) -> str:
+        """As its base."""
+        return "top_logprobs" if self.top_logprobs else super().probs_field
 
     def task(self) -> ChatTask:
         """Return the task. Raises InvalidRequestError if a field is out of range."""
@@ -80,29 +95,34 @@ async def chat_completions(
     connection: Connection, router: RouterContract, settings: APISettings
 ) -> None:
     """``POST /v1/chat/completions``."""
-    request = await _read(connection, settings, _chat_decoder)
-    model = model_name(request.model)
-    shape = ChatShape(model, request.choices(), request.logprob_style())
-    await _answer(connection, router, settings, request, request.task(), shape)
+    data = await connection.body(settings.max_body_bytes)
+    request, task, shape = await understand(data, _read_chat)
+    await _answer(connection, router, settings, request, task, shape)
 
 
 async def completions(
     connection: Connection, router: RouterContract, settings: APISettings
 ) -> None:
     """``POST /v1/completions``."""
-    request = await _read(connection, settings, _completion_decoder)
+    data = await connection.body(settings.max_body_bytes)
+    request, task, shape = await understand(data, _read_completion)
+    await _answer(connection, router, settings, request, task, shape)
+
+
+def _read_chat(data: bytes) -> tuple[GenerationRequest, ChatTask, CompletionShape]:
+    request = decode(data, _chat_decoder)
+    refuse_unsupported(data)
+    model = model_name(request.model)
+    shape = ChatShape(model, request.choices(), request.logprob_style())
+    return request, request.task(), shape
+
+
+def _read_completion(data: bytes) -> tuple[GenerationRequest, CompletionTask, CompletionShape]:
+    request = decode(data, _completion_decoder)
+    refuse_unsupported(data)
     model = model_name(request.model)
     shape = CompletionShape(model, request.choices(), request.logprob_style())
-    await _answer(connection, router, settings, request, request.task(), shape)
-
-
-async def _read(
-    connection: Connection, settings: APISettings, decoder: msgspec.json.Decoder[RequestT]
-) -> RequestT:
-    data = await connection.body(settings.max_body_bytes)
-    request = decode(data, decoder)
-    refuse_unsupported(data)
-    return request
+    return request, request.task(), shape
 
 
 async def _answer(
@@ -118,7 +138,8 @@ async def _answer(
 
     async def work() -> None:
         model, count = model_name(request.model), shape.count
-        async with answering_often(connection, router, model, task, count) as answers:
+        check = partial(_check_probs, request, task, count)
+        async with answering_often(connection, router, model, task, count, check) as answers:
             if request.stream:
                 chunks = _chunks(answers, shape, request)
                 await EventStream(connection, settings).run(chunks)
@@ -128,6 +149,24 @@ async def _answer(
         await connection.json(shape.whole(choices))
 
     await connection.while_connected(work)
+
+
+def _check_probs(
+    request: GenerationRequest, task: ChatTask | CompletionTask, count: int, info: ModelInfo
+) -> None:
+    """Refuse a whole answer whose probabilities would fill this process's memory."""
+    n_probs = task.sampling.n_probs
+    if request.stream or not n_probs:
+        return
+    n_entries = count * (n_probs + 1) * (task.max_tokens or info.n_ctx)
+    if n_entries > _MAX_WHOLE_PROBS:
+        name = request.probs_field
+        raise InvalidRequestError(
+            f"{name} asks for up to {n_entries} probabilities in one answer; at most "
+            f"{_MAX_WHOLE_PROBS} are given, so stream it, or ask for fewer of them or a smaller "
+            "max_tokens",
+            param=name,
+        )
 
 
 @contextmanager

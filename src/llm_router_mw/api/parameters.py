@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from llm_router_mw.api.body import check_range
+from llm_router_mw.api.body import MAX_ITEMS, check_range
 from llm_router_mw.api.lora import LoraScale, lora_scales
 from llm_router_mw.api.sampling import SamplingRequest
 from llm_router_mw.errors import InvalidRequestError
@@ -33,7 +33,7 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     max_tokens: int | None = None
     n_predict: int | None = None
     """llama-server's name for ``max_tokens``."""
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_ITEMS)] | None = None
     n: int | None = None
     n_cmpl: int | None = None
     """llama-server's name for ``n``."""
@@ -47,6 +47,11 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def probs_field(self) -> str:
+        """The field that says how many probabilities are wanted."""
+        return "n_probs" if self.n_probs else "logprobs"
 
     def task_fields(self) -> dict[str, Any]:
         """Return the fields that all generating tasks have.

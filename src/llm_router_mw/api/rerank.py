@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from llm_router_mw.api.body import check_range, decode
+from llm_router_mw.api.body import check_range, decode, understand
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.embeddings import collect_vectors, floats
 from llm_router_mw.api.generation import answering
@@ -66,9 +66,8 @@ _decoder = msgspec.json.Decoder(RerankRequest)
 
 async def rerank(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``POST /v1/rerank``, ``POST /v1/reranking``."""
-    request = decode(await connection.body(settings.max_body_bytes), _decoder)
-    model = model_name(request.model)
-    task = request.task()
+    data = await connection.body(settings.max_body_bytes)
+    request, model, task = await understand(data, _read)
 
     async def work() -> None:
         async with answering(connection, router, model, task) as stream:
@@ -81,6 +80,11 @@ async def rerank(connection: Connection, router: RouterContract, settings: APISe
             await connection.json(_jina_shape(request, task, best, finish.usage))
 
     await connection.while_connected(work)
+
+
+def _read(data: bytes) -> tuple[RerankRequest, str, RerankTask]:
+    request = decode(data, _decoder)
+    return request, model_name(request.model), request.task()
 
 
 def _jina_shape(

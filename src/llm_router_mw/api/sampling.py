@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from llm_router_mw.api.body import MAX_ITEMS
 from llm_router_mw.api.logprobs import LogprobStyle
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.sampling_limits import (
@@ -24,7 +25,10 @@ _ANY_OBJECT = '{"type":"object"}'
 """llama-server, too, takes an empty schema for this one."""
 
 Bias = float | bool | None
-Biases = dict[str, Bias] | list[tuple[int | str, Bias]]
+Biases = (
+    Annotated[dict[str, Bias], Meta(max_length=MAX_ITEMS)]
+    | Annotated[list[tuple[int | str, Bias]], Meta(max_length=MAX_ITEMS)]
+)
 
 
 class ResponseFormat(Struct, frozen=True, kw_only=True):

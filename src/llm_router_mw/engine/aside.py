@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Thread
+from threading import Condition, Thread
 from typing import Any
 
 import msgspec
@@ -15,8 +15,6 @@ _HEAVY_BYTES = 16 * 1024
 """A smaller task is prepared in less time than it takes to hand it over and back."""
 
 _encoder = msgspec.msgpack.Encoder()
-
-Job = tuple[int, Callable[[], Any]]
 
 
 def is_heavy(task: Task) -> bool:
@@ -29,20 +27,38 @@ class Aside:
 
     def __init__(self, done: Callable[[int, Any], None]) -> None:
         self._done = done
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: OrderedDict[int, Callable[[], Any]] = OrderedDict()
+        """Those that have not begun, by request."""
+        self._closed = False
+        self._changed = Condition()
+        """Guards both."""
         self._thread = Thread(target=self._run, name="aside", daemon=True)
         self._thread.start()
 
     def put(self, request_id: int, work: Callable[[], Any]) -> None:
         """Have *work*, which must not raise, done for a request."""
-        self._jobs.put((request_id, work))
+        with self._changed:
+            self._jobs[request_id] = work
+            self._changed.notify()
+
+    def drop(self, request_id: int) -> bool:
+        """Forget the work for a request; return False if it has begun, and *done* will be told."""
+        with self._changed:
+            return self._jobs.pop(request_id, None) is not None
 
     def close(self) -> None:
-        """Finish what has begun; what it works with may be freed afterwards."""
-        self._jobs.put(None)
+        """Finish what has begun, and nothing else; what it works with may be freed afterwards."""
+        with self._changed:
+            self._closed = True
+            self._jobs.clear()
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            request_id, work = job
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if self._closed:
+                    return
+                request_id, work = self._jobs.popitem(last=False)
             self._done(request_id, work())

@@ -89,9 +89,14 @@ class EmbeddingLoop:
             raise InvalidRequestError(
                 "documents is empty; send at least one text", param="documents"
             )
-        pairs = [self._pairs.read(task.query, document) for document in task.documents]
-        for index, tokens in enumerate(pairs):
-            self._check(f"document {index} with the query", tokens, "documents")
+        parse = self._pairs.parses
+        self._check_least("the query", task.query, "query", parse=parse)
+        pairs = []
+        for index, document in enumerate(task.documents):
+            what = f"document {index} with the query"
+            self._check_least(what, document, "documents", parse=parse)
+            pairs.append(self._pairs.read(task.query, document))
+            self._check(what, pairs[-1], "documents")
         return _Embedding(pairs, 1)
 
     def _embed(self, task: EmbedTask) -> _Embedding:
@@ -111,6 +116,8 @@ class EmbeddingLoop:
         return _Embedding(inputs, length)
 
     def _read(self, index: int, given: str | Sequence[int]) -> list[int]:
+        if isinstance(given, str):
+            self._check_least(f"input {index}", given, "input")
         tokens = read_tokens(self._vocab, given, "input")
         self._check(f"input {index}", tokens if given else [], "input")
         return tokens
@@ -120,11 +127,20 @@ class EmbeddingLoop:
         if not tokens:
             raise InvalidRequestError(f"{what} is empty; send some text", param=param)
         if len(tokens) > self._max_tokens:
-            raise InvalidRequestError(
-                f"{what} has {len(tokens)} tokens, and this model takes {self._max_tokens} at "
-                "once; shorten it, or raise the load options n_batch and n_ctx",
-                param=param,
-            )
+            raise self._too_long(f"{what} has {len(tokens)}", param)
+
+    def _check_least(self, what: str, text: str, param: str, *, parse: bool = True) -> None:
+        """Refuse, before it is tokenised, a text that cannot fit a batch."""
+        least = self._vocab.least_tokens(text, self._max_tokens, parse=parse)
+        if least:
+            raise self._too_long(f"{what} has at least {least}", param)
+
+    def _too_long(self, what: str, param: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{what} tokens, and this model takes {self._max_tokens} at once; shorten it, or raise "
+            "the load options n_batch and n_ctx",
+            param=param,
+        )
 
     def cancel(self, outlet: Outlet) -> FinishDelta:
         """Take the request of *outlet*, which has not ended, out; return its finish."""

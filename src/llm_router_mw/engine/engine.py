@@ -122,7 +122,7 @@ class Engine:
             return EmbeddingLoop(context, model, options.pooling)
         chat_format = _make_chat_format(model, options, chat_formats)
         marks = model.rewind is not Rewind.ANYWHERE
-        prompts = PromptReader(model.vocab, chat_format, marks=marks)
+        prompts = PromptReader(model.vocab, chat_format, context.n_ctx, marks=marks)
         return GenerationLoop(context, model.vocab, prompts, options)
 
     @property
@@ -184,6 +184,8 @@ class Engine:
             return
         if not outlet.ended:
             joined = request_id not in self._preparing
+            if self._aside is not None and not joined and self._aside.drop(request_id):
+                self._preparing.discard(request_id)
             cancelled = FinishDelta("cancelled", Usage())
             outlet.end(self._require_loop().cancel(outlet) if joined else cancelled)
         outlet.discard()

@@ -19,12 +19,7 @@ from llm_router_mw.engine.reranking import not_a_reranker
 from llm_router_mw.engine.sampler import Samplers
 from llm_router_mw.engine.slots import NO_MATCH, Match, Slots, common_prefix
 from llm_router_mw.engine.vocab import Vocab
-from llm_router_mw.errors import (
-    ContextExceededError,
-    InvalidRequestError,
-    LLMRouterError,
-    NotSupportedError,
-)
+from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
 from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, LoadOptions, RerankTask, Task
 
 logger = logging.getLogger("llm_router_mw.engine")
@@ -90,14 +85,6 @@ class GenerationLoop:
         if task.max_tokens is not None and task.max_tokens < 1:
             raise InvalidRequestError("max_tokens must be at least 1", param="max_tokens")
         prompt = self._prompts.read(task)
-        n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
-        if n_prompt >= n_ctx:
-            raise ContextExceededError(
-                f"request ({n_prompt} tokens) exceeds the available context size "
-                f"({n_ctx} tokens), try increasing it",
-                n_prompt_tokens=n_prompt,
-                n_ctx=n_ctx,
-            )
         if self._share_prefix:
             task = replace(task, cache_namespace="")
         scales = self._context.adapter_scales(task.lora)
@@ -190,6 +177,9 @@ class GenerationLoop:
 
     def _admit(self) -> None:
         """Start waiting requests in their order, as long as their tokens and some more fit."""
+        # Most steps have no slot to give, and the line may be long.
+        if not self._slots.has_idle:
+            return
         for generation in [waiting for waiting in self._waiting if not waiting.stalled]:
             if not self._slots.has_idle:
                 return

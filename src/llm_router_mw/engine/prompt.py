@@ -9,7 +9,12 @@ from msgspec import Struct
 from llm_router_mw.engine.chat_template import ContentParser
 from llm_router_mw.engine.slots import common_prefix
 from llm_router_mw.engine.vocab import Vocab
-from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
+from llm_router_mw.errors import (
+    ContextExceededError,
+    InvalidRequestError,
+    LLMRouterError,
+    NotSupportedError,
+)
 from llm_router_mw.protocols import ChatFormat, ChatParser
 from llm_router_mw.types import ChatTask, CompletionTask
 
@@ -33,15 +38,22 @@ class PromptReader:
     """Reads the prompts of one instance."""
 
     def __init__(
-        self, vocab: Vocab, chat_format: ChatFormat | LLMRouterError, *, marks: bool = False
+        self,
+        vocab: Vocab,
+        chat_format: ChatFormat | LLMRouterError,
+        n_ctx: int,
+        *,
+        marks: bool = False,
     ) -> None:
         """Read with *vocab*; where the chat format could not be made, its error takes its place.
 
-        A model whose template is broken still completes prompts. With *marks* prompts tell where
+        A model whose template is broken still completes prompts. Prompts must leave room for an
+        answer in *n_ctx* tokens. With *marks* prompts tell where
         a later one may begin to differ, for models that can go back to prepared places only.
         """
         self._vocab = vocab
         self._chat_format = chat_format
+        self._n_ctx = n_ctx
         self._with_marks = marks
 
     def read(self, task: ChatTask | CompletionTask) -> Prompt:
@@ -49,11 +61,12 @@ class PromptReader:
 
         Raises:
             InvalidRequestError: it cannot be made into tokens; ``param`` names the field.
+            ContextExceededError: it is too long.
             NotSupportedError: the chat format asks for what the engine cannot do.
         """
         if isinstance(task, ChatTask):
             return self._read_chat(task)
-        tokens = self._not_empty(read_tokens(self._vocab, task.prompt, "prompt"), "prompt")
+        tokens = self._not_empty(self._fitting(task.prompt, "prompt"), "prompt")
         return Prompt(tokens, task.stop, ContentParser(), self._marks(tokens))
 
     def _read_chat(self, task: ChatTask) -> Prompt:
@@ -71,7 +84,17 @@ class PromptReader:
         # The tokenizer adds the beginning by itself; most templates write it too.
         if self._vocab.adds_bos and self._vocab.bos_text:
             text = text.removeprefix(self._vocab.bos_text)
-        return read_tokens(self._vocab, text, "messages")
+        return self._fitting(text, "messages")
+
+    def _fitting(self, given: str | Sequence[int], param: str) -> list[int]:
+        n_ctx = self._n_ctx
+        least = self._vocab.least_tokens(given, n_ctx - 1) if isinstance(given, str) else 0
+        if least:
+            raise _context_exceeded(least, n_ctx, f"at least {least}")
+        tokens = read_tokens(self._vocab, given, param)
+        if len(tokens) >= n_ctx:
+            raise _context_exceeded(len(tokens), n_ctx, str(len(tokens)))
+        return tokens
 
     def _marks(self, tokens: list[int], turn: str = "") -> tuple[int, ...]:
         """Return the end of the prompt, but for some tokens, and the beginning of its last turn."""
@@ -108,3 +131,12 @@ def read_tokens(vocab: Vocab, given: str | Sequence[int], param: str) -> list[in
                 param=param,
             )
     return list(given)
+
+
+def _context_exceeded(n_prompt: int, n_ctx: int, words: str) -> ContextExceededError:
+    return ContextExceededError(
+        f"request ({words} tokens) exceeds the available context size ({n_ctx} tokens), try "
+        "increasing it",
+        n_prompt_tokens=n_prompt,
+        n_ctx=n_ctx,
+    )

@@ -34,6 +34,11 @@ class PairReader:
         self._template = (template or b"").decode(errors="replace")
         self._marks = _Marks(model)
 
+    @property
+    def parses(self) -> bool:
+        """Whether special tokens are found in the texts."""
+        return bool(self._template)
+
     def read(self, query: str, document: str) -> list[int]:
         """Return the tokens of the pair.
 

@@ -6,6 +6,7 @@ import ctypes
 from functools import cached_property
 from typing import Any
 
+from llm_router_mw.engine.least import LeastTokens
 from llm_router_mw.engine.native import llama
 from llm_router_mw.errors import InvalidRequestError
 
@@ -29,6 +30,7 @@ class Vocab:
         self.bos: int | None = None if bos == _NO_TOKEN else bos
         self.bos_text = self._text(bos)
         self.eos_text = self._text(llama.llama_vocab_eos(self._vocab))
+        self._least = LeastTokens(self._vocab, self.size if self.usable else 0)
 
     def tokenize(self, text: str, *, add: bool = True, parse: bool = True) -> list[int]:
         """Return the tokens of *text*.
@@ -54,6 +56,21 @@ class Vocab:
             if count >= 0:
                 return tokens[:count]
             room = -count
+
+    def least_tokens(self, text: str, limit: int, *, parse: bool = True) -> int:
+        """Return a number of tokens that *text* has at least, 0 if it may well be within *limit*.
+
+        To be asked first: llama.cpp's time grows with the square of the special tokens in a text.
+        """
+        # Half a surrogate pair is found when the text is tokenised.
+        data = text.encode(errors="surrogatepass")
+        if len(data) <= limit:
+            return 0
+        # The cheap part may be enough.
+        least = self._least.count(data, parse=False)
+        if least <= limit and parse:
+            least = self._least.count(data)
+        return least if least > limit else 0
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the text of *token*, maybe a part of a character.

@@ -30,7 +30,11 @@ class Vocab:
         self.bos: int | None = None if bos == _NO_TOKEN else bos
         self.bos_text = self._text(bos)
         self.eos_text = self._text(llama.llama_vocab_eos(self._vocab))
-        self._least = LeastTokens(self._vocab, self.size if self.usable else 0)
+
+    @cached_property
+    def _least(self) -> LeastTokens:
+        # Not at load, which must be quick: only texts that are longer than the limit need it.
+        return LeastTokens(self._vocab, self.size if self.usable else 0)
 
     def tokenize(self, text: str, *, add: bool = True, parse: bool = True) -> list[int]:
         """Return the tokens of *text*.

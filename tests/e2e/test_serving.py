@@ -12,6 +12,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from llm_router_mw.router.client import WorkerClient
+from llm_router_mw.wire import Step, ToRouter
 from tests.support.answers import ask, ask_streamed, chat_body, model_ids
 from tests.support.served import Served, served
 
@@ -87,7 +89,18 @@ def test_the_official_client_is_served(server: Served) -> None:
             client.chat.completions.create(model="nobody", messages=question)
 
 
-def test_eight_streams_share_one_context(models_dir: Path) -> None:
+def test_eight_streams_share_one_context_and_its_batches(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    take = WorkerClient._take
+
+    def count(client: WorkerClient, message: ToRouter) -> None:
+        if isinstance(message, Step):
+            together.append(len({request for request, _ in message.deltas}))
+        take(client, message)
+
+    monkeypatch.setattr(WorkerClient, "_take", count)
     with served(models_dir=models_dir, n_parallel=8, n_ctx=4096) as server:
         alone = ask(server.http, "a", max_tokens=150)
         with ThreadPoolExecutor(8) as pool:
@@ -98,6 +111,7 @@ def test_eight_streams_share_one_context(models_dir: Path) -> None:
             answers = ["".join(future.result()) for future in futures]
         assert answers == [alone] * 8
         assert sum(view.status == "loaded" for view in server.router.models()) == 1
+    assert max(together) == 8, "one step gave each of them a token"
 
 
 def test_with_one_slot_the_second_model_evicts_the_first(models_dir: Path) -> None:

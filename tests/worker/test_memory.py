@@ -30,6 +30,7 @@ MAX_GROWTH_BYTES = {SHORT: 2048, LONG: 128}
 A request that is forgotten holds thousands: its tokens, its sampler, its text.
 """
 IN_FLIGHT = 8
+N_TRIES = 3
 N_SAMPLES = 40
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
@@ -120,6 +121,12 @@ def growth(worker: WorkerProcess, customer: Customer, count: int) -> float:
     return linear_regression(places, sizes).slope
 
 
+def is_steady(worker: WorkerProcess, customer: Customer, count: int) -> bool:
+    """Whether nothing grows; a leak shows each time, the allocator's moods do not."""
+    limit = MAX_GROWTH_BYTES[count]
+    return any(growth(worker, customer, count) < limit for _ in range(N_TRIES))
+
+
 @pytest.fixture(scope="module", params=["llama", "granitehybrid"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
@@ -144,12 +151,14 @@ def busy(worker: WorkerProcess) -> Iterator[WorkerProcess]:
 def test_generating_does_not_grow(busy: WorkerProcess, model: Path, count: int) -> None:
     busy.load(model, n_ctx=512)
     customer = Customer(busy, embeds=False)
-    assert growth(busy, customer, count) < MAX_GROWTH_BYTES[count]
+    assert is_steady(busy, customer, count)
     assert customer.reasons == {"stop", "length", "cancelled"}
 
 
 def test_embedding_does_not_grow(busy: WorkerProcess, model: Path, count: int) -> None:
     busy.load(model, n_ctx=512, pooling="mean")
     customer = Customer(busy, embeds=True)
-    assert growth(busy, customer, count) < MAX_GROWTH_BYTES[count]
-    assert customer.reasons == {"stop", "cancelled"}
+    assert is_steady(busy, customer, count)
+    # Some are done before their cancel arrives; on a quick machine all of them.
+    assert "stop" in customer.reasons
+    assert customer.reasons <= {"stop", "cancelled"}

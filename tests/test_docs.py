@@ -151,7 +151,7 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     """Return every use of the command in a block or in backticks: sub-command and its options."""
     found = []
     for document in DOCUMENTS:
-        for match in re.finditer(r"llm-router-mw (\w+)([^\n`]*)", document.read_text()):
+        for match in re.finditer(r"llm-router-mw ([a-z]\w*)([^\n`]*)", document.read_text()):
             found.append((match[1], re.findall(r"(?<!\S)--?[a-z][\w-]*", match[2])))
     return found
 

@@ -20,6 +20,8 @@ _LARGE_BYTES = 256 * 1024
 """Others would notice a larger body being read in the event loop."""
 
 _PATH = re.compile(r" - at `\$\.?(?P<param>.*)`$")
+MAX_INT = 2**31 - 1
+"""The largest count that a field may ask for: llama.cpp's integers have 32 bits."""
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any_value: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from llm_router_mw.api.body import check_range, decode, understand
+from llm_router_mw.api.body import MAX_INT, check_range, decode, understand
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.generation import answering, deltas
 from llm_router_mw.api.parameters import model_name
@@ -19,7 +19,6 @@ from llm_router_mw.protocols import DeltaStream, RouterContract
 from llm_router_mw.types import EmbeddingDelta, EmbedTask, FinishDelta
 
 _FLOAT32_BYTES = 4
-_MAX_INT = 2**31 - 1
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ def _read(data: bytes) -> tuple[EmbeddingRequest, str, EmbedTask]:
     request = decode(data, _decoder)
     model = model_name(request.model)
     # How many there may be at most, the model's worker knows.
-    check_range("dimensions", request.dimensions, 1, _MAX_INT)
+    check_range("dimensions", request.dimensions, 1, MAX_INT)
     task = EmbedTask(inputs=inputs(request.input), dimensions=request.dimensions)
     return request, model, task
 

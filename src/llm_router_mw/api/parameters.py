@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from llm_router_mw.api.body import MAX_ITEMS, check_range
+from llm_router_mw.api.body import MAX_INT, MAX_ITEMS, check_range
 from llm_router_mw.api.lora import LoraScale, lora_scales
 from llm_router_mw.api.sampling import SamplingRequest
 from llm_router_mw.errors import InvalidRequestError
@@ -14,7 +14,6 @@ from llm_router_mw.errors import InvalidRequestError
 MAX_STOPS = 16
 MAX_CHOICES = 256
 """As many requests as an instance may ever decode at once."""
-_MAX_INT = 2**31 - 1
 
 
 class StreamOptions(Struct, frozen=True):
@@ -59,9 +58,9 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
         Raises:
             InvalidRequestError: one is out of range.
         """
-        check_range("t_max_predict_ms", self.t_max_predict_ms, -1, _MAX_INT)
-        check_range("n_keep", self.n_keep, -1, _MAX_INT)
-        check_range("n_discard", self.n_discard, 0, _MAX_INT)
+        check_range("t_max_predict_ms", self.t_max_predict_ms, -1, MAX_INT)
+        check_range("n_keep", self.n_keep, -1, MAX_INT)
+        check_range("n_discard", self.n_discard, 0, MAX_INT)
         limit_ms = self.t_max_predict_ms or 0
         return {
             "sampling": self.sampling(),
@@ -88,7 +87,7 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
                     raise InvalidRequestError(
                         f"{name} is {value}; it must be at least 1, or -1 for no limit", param=name
                     )
-                return None if value == -1 else min(value, _MAX_INT)
+                return None if value == -1 else min(value, MAX_INT)
         return None
 
     def choices(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from llm_router_mw.api.body import check_range, decode, understand
+from llm_router_mw.api.body import MAX_INT, check_range, decode, understand
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.embeddings import collect_vectors, floats
 from llm_router_mw.api.generation import answering
@@ -17,8 +17,6 @@ from llm_router_mw.api.settings import APISettings
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.types import RerankTask, Usage
-
-_MAX_INT = 2**31 - 1
 
 
 class Document(Struct, frozen=True):
@@ -46,7 +44,7 @@ class RerankRequest(Struct, frozen=True, kw_only=True):
         """
         if not self.query:
             raise InvalidRequestError("query is missing or empty", param="query")
-        check_range("top_n", self.top_n, 1, _MAX_INT)
+        check_range("top_n", self.top_n, 1, MAX_INT)
         return RerankTask(query=self.query, documents=self._documents())
 
     def _documents(self) -> tuple[str, ...]:

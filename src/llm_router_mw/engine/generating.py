@@ -123,8 +123,8 @@ class GenerationLoop:
             self._failed_steps = 0
             for (generation, size), row in zip(plan, rows, strict=True):
                 self._computed(generation, size, row)
-        elif code == _NO_ROOM and (self._slots.drop_oldest() or len(self._running) > 1):
-            self._make_room(at_least_one=True)
+        elif code == _NO_ROOM and self._give_way():
+            pass  # the next step tries again
         elif code == _ABORTED:
             # All of them have been cancelled, as the next messages will say.
             self._forget(plan)
@@ -146,13 +146,20 @@ class GenerationLoop:
         """Cells that the running requests have still to take for the tokens they have."""
         return sum(generation.n_pending for generation in self._running)
 
-    def _make_room(self, *, at_least_one: bool = False) -> None:
+    def _make_room(self) -> None:
         self._shift()
         # One alone never exceeds the context: it ends, or shifts, when it reaches its size.
-        while at_least_one or self._n_promised > self._slots.n_free_cells:
-            if not self._slots.drop_oldest() and len(self._running) > 1:
-                self._preempt()
-            at_least_one = False
+        while self._n_promised > self._slots.n_free_cells and self._give_way():
+            pass
+
+    def _give_way(self) -> bool:
+        """Free what is kept longest, or else the youngest request's cells; False if neither is."""
+        if self._slots.drop_oldest():
+            return True
+        if len(self._running) > 1:
+            self._preempt()
+            return True
+        return False
 
     def _preempt(self) -> None:
         """Send a running request back into the line; rather one that stands still anyway."""

@@ -193,6 +193,7 @@ class Conductor:
             for lease_id in lease_ids:
                 self.dispatch(events.Released(lease_id))
             return
+        # Not strict: a request that only asked for loading gets no leases.
         pending.leases = tuple(
             self._make_lease(lease_id, model)
             for lease_id, model in zip(lease_ids, pending.models, strict=False)

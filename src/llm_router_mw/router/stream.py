@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 
@@ -12,11 +11,8 @@ from llm_router_mw.errors import ClientStalledError, LLMRouterError, error_from
 from llm_router_mw.types import Delta, FailureDelta, FinishDelta
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 
-
-class Outbox(Protocol):
-    """Where a stream sends its messages to the worker."""
-
-    def __call__(self, message: Credit | Cancel, /) -> None: ...
+Outbox = Callable[[Credit | Cancel], None]
+"""Where a stream sends its messages to the worker."""
 
 
 class RequestStream:

@@ -25,7 +25,7 @@ class Request:
     after_seconds: float = 0.0
     """After the first one was sent."""
     after_pieces: int = 0
-    """Not before each request without such a condition has had so many pieces of its answer."""
+    """Not before each request without such a condition has so many pieces of its answer, or all."""
     ends_all: bool = False
     """When its answer is complete, whatever else still runs is cut off."""
 
@@ -40,6 +40,8 @@ class Exchange:
     """Time and bytes of each read."""
     cut_off: bool = False
     """Whether the client ended it."""
+    complete: bool = False
+    """Whether the server ended it."""
 
 
 def exchange(port: int, requests: list[Request], timeout_seconds: float = 1800.0) -> list[Exchange]:
@@ -82,7 +84,7 @@ class _Client:
         if perf_counter() - self._started_at < request.after_seconds:
             return False
         return not request.after_pieces or all(
-            len(each.pieces) >= request.after_pieces
+            len(each.pieces) >= request.after_pieces or each.complete
             for each in self._exchanges
             if not each.request.after_pieces
         )
@@ -121,6 +123,7 @@ class _Client:
         if data:
             exchange.pieces.append((perf_counter(), data))
             return
+        exchange.complete = True
         self._close(connection)
         if exchange.request.ends_all:
             self._cut_off()

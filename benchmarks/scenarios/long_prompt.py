@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from benchmarks.answer import Answer
+from benchmarks.answer import Answer, RefusedError
 from benchmarks.chat import chat_request, user
 from benchmarks.figures import percentile
 from benchmarks.models.words import text
@@ -42,6 +42,8 @@ def long_prompt(prompt_tokens: int) -> Scenario:
         )
         *running, long = server.send([*streams, intruder])
         gaps = [gap for answer in running for gap in _gaps_during(answer, long)]
+        if not gaps:
+            raise RefusedError("every stream had ended before the long prompt was read")
         values = 1000 * percentile(gaps, 50), 1000 * percentile(gaps, 99), long.first_text_seconds
         return Sample(values, (long.prompt_tokens, long.completion_tokens))
 

@@ -166,7 +166,9 @@ def test_ours_can_be_measured(
     finally:
         server.stop()
 
-    assert sample.values[0] > 0
+    # A single figure may be nothing: a client that lags reads several pieces at once.
+    assert min(sample.values) >= 0
+    assert max(sample.values) > 0
     assert sample.tokens[1] == tokens
     assert sample.tokens[0] > 0
 

@@ -6,22 +6,26 @@ loop, in another thread or, later, in another process.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Final, Protocol, overload, runtime_checkable
 
 from msgspec import Struct
 
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.types import (
     Delta,
+    Device,
     EmbeddingReply,
     InstanceKey,
+    MemoryEstimate,
     Model,
     ModelInfo,
     ModelView,
+    Placement,
     RouterEvent,
+    Step,
     Task,
     TextReply,
 )
@@ -200,14 +204,40 @@ class EngineFactory(Protocol):
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """An idle instance that may be evicted, as an eviction policy sees it."""
+    """One step down for an idle instance: what it frees, and what is known of its use."""
 
     instance: InstanceKey
+    step: Step
     models: tuple[str, ...]
+    freed: Mapping[str, int]
+    """By resource: bytes of a memory pool, or one of ``slots``."""
     last_used_seconds: float
     loaded_at_seconds: float
     load_seconds: float
+    """Of the last load: what it costs to have it back."""
     uses: int
+    """Leases since the router began, loads by others' eviction notwithstanding."""
+    heat: float = 0.0
+    """Leases, each fading with time (halved every ``HEAT_HALF_LIFE_SECONDS``), as of the last
+    use."""
+
+    def bytes_freed(self, resource: str) -> int:
+        """Return what this step frees of *resource*."""
+        return self.freed.get(resource, 0)
+
+
+HEAT_HALF_LIFE_SECONDS: Final = 600.0
+
+
+class Shortfall(Struct, frozen=True, kw_only=True):
+    """What is lacking before something can be loaded."""
+
+    device: str
+    """The resource of which most is lacking: a memory pool, or ``slots``."""
+    bytes: int
+    """How much of it."""
+    lacking: Mapping[str, int]
+    """All resources that are short."""
 
 
 @runtime_checkable
@@ -220,9 +250,55 @@ class EvictionPolicy(Protocol):
     name: str
 
     def rank(
-        self, candidates: Sequence[Candidate], shortfall: int, now: float
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
     ) -> Sequence[Candidate]:
-        """Return *candidates*, the best victim first; *shortfall* is how many slots are needed."""
+        """Return *candidates*, the best victim first.
+
+        As many of them are taken as *shortfall* needs; those that turn out not to be needed are
+        spared.
+        """
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Says what a load needs. Supplied by ``llm_router_register_estimators``."""
+
+    name: str
+
+    def estimate(
+        self, model: Model, placement: Placement, devices: Sequence[Device]
+    ) -> MemoryEstimate | None:
+        """Return what *model* needs where *placement* puts it; None if this one cannot tell.
+
+        Called off the event loop. May raise ``ModelFileError`` for a file that cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class DeviceProbe(Protocol):
+    """Finds memory. Supplied by ``llm_router_register_device_probes``."""
+
+    name: str
+
+    def inventory(self) -> Sequence[Device]:
+        """Return the devices as they are now. Called off the event loop."""
+        ...
+
+    def used_bytes(self, pids: Sequence[int]) -> Mapping[str, int]:
+        """Return what the processes *pids* hold together, by device id; unknown ones left out."""
+        ...
+
+
+@runtime_checkable
+class PlacementPolicy(Protocol):
+    """Says where a model may go. Supplied by ``llm_router_register_placement_policies``."""
+
+    name: str
+
+    def place(self, model: Model, devices: Sequence[Device]) -> Sequence[Placement]:
+        """Return the placements that are possible, best first. Pure; called off the event loop."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.protocols import Candidate, EvictionPolicy
+from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
 
 
 class LeastRecentlyUsed:
@@ -15,7 +15,7 @@ class LeastRecentlyUsed:
     name = "lru"
 
     def rank(
-        self, candidates: Sequence[Candidate], shortfall: int, now: float
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
     ) -> Sequence[Candidate]:
         return sorted(candidates, key=lambda candidate: candidate.last_used_seconds)
 

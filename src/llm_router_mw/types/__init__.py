@@ -14,6 +14,18 @@ from llm_router_mw.types.delta import (
     Usage,
 )
 from llm_router_mw.types.failure import Failure
+from llm_router_mw.types.memory import (
+    HOST,
+    Confidence,
+    Cost,
+    Device,
+    DeviceKind,
+    MemoryEstimate,
+    Placement,
+    PoolReading,
+    Price,
+    SplitMode,
+)
 from llm_router_mw.types.model import (
     InstanceKey,
     LoadOptions,
@@ -23,7 +35,7 @@ from llm_router_mw.types.model import (
     Pooling,
 )
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
-from llm_router_mw.types.state import InstanceState, client_state
+from llm_router_mw.types.state import InstanceState, SleepLevel, Step, client_state
 from llm_router_mw.types.task import (
     DEFAULT_SAMPLERS,
     ChatTask,
@@ -38,10 +50,15 @@ from llm_router_mw.types.view import EventKind, ModelView, RouterEvent
 
 __all__ = [
     "DEFAULT_SAMPLERS",
+    "HOST",
     "ChatTask",
     "CompletionTask",
+    "Confidence",
     "ContentDelta",
+    "Cost",
     "Delta",
+    "Device",
+    "DeviceKind",
     "EmbedTask",
     "EmbeddingDelta",
     "EmbeddingReply",
@@ -55,14 +72,21 @@ __all__ = [
     "InstanceState",
     "LoadOptions",
     "LoraAdapter",
+    "MemoryEstimate",
     "Model",
     "ModelInfo",
     "ModelView",
+    "Placement",
+    "PoolReading",
     "Pooling",
+    "Price",
     "ProgressDelta",
     "RerankTask",
     "RouterEvent",
     "Sampling",
+    "SleepLevel",
+    "SplitMode",
+    "Step",
     "Task",
     "TextReply",
     "Timings",

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
+
+SleepLevel = Literal["context", "full"]
+"""What sleep gives back: the context alone, or the weights too; the process stays."""
+
+Step = Literal["context", "full", "stop"]
+"""A step down the ladder: the sleep levels, and the end of the process."""
 
 
 class InstanceState(StrEnum):
@@ -11,8 +18,12 @@ class InstanceState(StrEnum):
     UNLOADED = "unloaded"
     LOADING = "loading"
     LOADED = "loaded"
+    FALLING_ASLEEP = "falling_asleep"
+    """Told to sleep; what it frees is still charged until that was measured."""
+    SLEEPING = "sleeping"
+    WAKING = "waking"
     DRAINING = "draining"
-    """Loaded, takes no new leases, stops when the last one ends."""
+    """Loaded, takes no new leases, stops (or falls asleep) when the last one ends."""
     STOPPING = "stopping"
     """Told to go; its memory and slot are still charged until the worker has exited."""
     FAILED = "failed"
@@ -24,6 +35,8 @@ ClientState = str
 # llama-server knows neither draining nor stopping: a draining model still answers, and a stopping
 # one is shown as what it was.
 _CLIENT_NAMES = {
+    InstanceState.FALLING_ASLEEP: "loaded",
+    InstanceState.WAKING: "loading",
     InstanceState.DRAINING: "loaded",
     InstanceState.STOPPING: "loaded",
     InstanceState.FAILED: "unloaded",

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from benchmarks.comparison import Comparison
+from benchmarks.decisions import measure_decisions, measure_run
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models.store import ModelStore
 from benchmarks.outcome import keep_outcomes
@@ -18,10 +19,14 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.suite import engine_scenarios
 from benchmarks.servers import PeerSide, Side
 from benchmarks.table import around_results, markdown, terminal_table, write_into
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.router.plugins import collect, create_plugin_manager
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _FILE_COLUMNS = 180
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_LAYOUTS = {"unified": (True,), "split": (False,), "both": (True, False)}
+_LAYOUT = click.Choice(list(_LAYOUTS))
 _DOCUMENT = click.Path(exists=True, dir_okay=False, writable=True, path_type=Path)
 
 
@@ -52,6 +57,8 @@ def main() -> None:
 @click.option("--tiny", is_flag=True, help="Tiny models, to see it even sooner.")
 @click.option("--threads", type=click.IntRange(1), default=usable_cores(), help="Per server.")
 @click.option("--llama-server", type=_FILE, help="The program to compare with.")
+@click.option("--layout", type=_LAYOUT, default="unified", help="Of our context's memory.")
+@click.option("--peer-layout", type=_LAYOUT, default="both", help="The same of llama-server.")
 @click.option("--no-peer", is_flag=True, help="Measure ours only.")
 @click.option("--cache-dir", type=_DIRECTORY, default=_default_cache(), help="For what is made.")
 @click.option("--results", type=_FILE, help="Keep the results there, beside earlier ones.")
@@ -64,6 +71,8 @@ def engine(
     tiny: bool,
     threads: int,
     llama_server: Path | None,
+    layout: str,
+    peer_layout: str,
     no_peer: bool,
     cache_dir: Path,
     results: Path | None,
@@ -74,7 +83,7 @@ def engine(
     if not console.is_terminal:
         console = Console(width=_FILE_COLUMNS)
     scenarios = _chosen(engine_scenarios(quick=quick), only)
-    sides: list[Side] = [Side(threads)]
+    sides: list[Side] = [Side(threads, unified=unified) for unified in _LAYOUTS[layout]]
     peer = None
     if not no_peer:
         try:
@@ -82,7 +91,7 @@ def engine(
         except PeerError as error:
             raise click.ClickException(str(error)) from error
         peer = peer_version(binary)
-        sides += [PeerSide(threads, binary, unified=unified) for unified in (True, False)]
+        sides += [PeerSide(threads, binary, unified=unified) for unified in _LAYOUTS[peer_layout]]
     store = ModelStore(cache_dir / "models", tiny=tiny)
     outcomes = []
     for scenario in scenarios:
@@ -94,6 +103,26 @@ def engine(
     if write:
         day = f"{datetime.now(UTC):%-d %B %Y}, {threads} threads per server"
         write_into(write, markdown(shown, [day, *describe_machine(peer)]))
+
+
+@main.command()
+@click.option("--policy", default="cost-aware", help="Eviction policy that decides.")
+@click.option("--decisions", type=click.IntRange(1000), default=20_000, help="To take time of.")
+@click.option("--requests", type=click.IntRange(1), default=1_000_000, help="Of the long run.")
+def scheduler(*, policy: str, decisions: int, requests: int) -> None:
+    """How long a decision takes, and a million requests through the simulator."""
+    chosen = collect(create_plugin_manager(), RouterConfig()).policy(policy)
+    single = measure_decisions(chosen, decisions)
+    click.echo(
+        f"{policy}: {single.count} decisions with {single.waiting} tickets waiting: "
+        f"p50 {single.p50_seconds * 1e6:.0f} µs, p99 {single.p99_seconds * 1e6:.0f} µs, "
+        f"longest {single.longest_seconds * 1e6:.0f} µs"
+    )
+    run = measure_run(chosen, requests)
+    click.echo(
+        f"{requests} requests, {run.report.loads} loads: {run.seconds:.1f} s "
+        f"({run.seconds / requests * 1e6:.1f} µs each), {run.peak_mib} MiB at most"
+    )
 
 
 def _chosen(scenarios: list[Scenario], names: tuple[str, ...]) -> list[Scenario]:

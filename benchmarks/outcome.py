@@ -11,6 +11,9 @@ from msgspec import Struct
 from benchmarks.figures import Spread, advantages, spread
 
 OURS = "ours"
+OURS_SPLIT = "ours-split"
+"""With a part of the context for each request, as llama-server's side ``split``."""
+_OURS = (OURS, OURS_SPLIT)
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -36,20 +39,28 @@ class Series(Struct, frozen=True):
         values = self.values.get(side)
         return spread(values) if values else None
 
+    def best_of_ours(self) -> str | None:
+        """Return the side of ours whose median is the best."""
+        return self._best([side for side in self.values if side in _OURS])
+
     def best_peer(self) -> str | None:
         """Return the side, other than ours, whose median is the best."""
-        peers = [side for side, values in self.values.items() if side != OURS and values]
-        if not peers:
-            return None
+        return self._best([side for side in self.values if side not in _OURS])
+
+    def _best(self, sides: list[str]) -> str | None:
         sign = -1 if self.metric.higher_is_better else 1
-        return min(peers, key=lambda side: sign * statistics.median(self.values[side]))
+        return min(
+            (side for side in sides if self.values[side]),
+            key=lambda side: sign * statistics.median(self.values[side]),
+            default=None,
+        )
 
     def advantage(self) -> Spread | None:
-        """Return by how much ours is better than the best peer, as rounds pair them."""
-        peer = self.best_peer()
-        if peer is None or not self.values.get(OURS) or min(self.values[OURS]) <= 0:
+        """Return by how much our best side is better than the best peer, as rounds pair them."""
+        ours, peer = self.best_of_ours(), self.best_peer()
+        if ours is None or peer is None or min(self.values[ours]) <= 0:
             return None
-        pairs = self.values[OURS], self.values[peer]
+        pairs = self.values[ours], self.values[peer]
         return spread(advantages(*pairs, higher_is_better=self.metric.higher_is_better))
 
     def met(self) -> bool | None:

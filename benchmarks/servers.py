@@ -16,6 +16,7 @@ import httpx
 
 from benchmarks.answer import Answer, read_answers
 from benchmarks.load import Request, exchange
+from benchmarks.outcome import OURS, OURS_SPLIT
 from benchmarks.settings import Settings
 
 _START_SECONDS: Final = 180.0
@@ -108,12 +109,13 @@ class Server:
 class Side:
     """One of those that are compared: knows how to start its server."""
 
-    name = "ours"
     is_ours = True
 
-    def __init__(self, n_threads: int) -> None:
-        """Use *n_threads* for computing."""
+    def __init__(self, n_threads: int, *, unified: bool = True) -> None:
+        """Use *n_threads* for computing; *unified* lets all requests share the whole context."""
         self._n_threads = n_threads
+        self.unified = unified
+        self.name = OURS if unified else OURS_SPLIT
 
     def start(self, model: Path, settings: Settings) -> Server:
         """Start a server for the file *model*.
@@ -129,7 +131,8 @@ class Side:
         if settings.pooling:
             start = ["-m", "benchmarks.serve_ours", "--pooling", settings.pooling]
         else:
-            start = ["-m", "llm_router_mw.cli", "serve"]
+            layout = "--kv-unified" if self.unified else "--no-kv-unified"
+            start = ["-m", "llm_router_mw.cli", "serve", layout]
         return [sys.executable, *start, *self._options(model, settings, port)]
 
     def _options(self, model: Path, settings: Settings, port: int) -> list[str]:
@@ -150,15 +153,14 @@ class PeerSide(Side):
     is_ours = False
 
     def __init__(self, n_threads: int, binary: Path, *, unified: bool) -> None:
-        """Run *binary*; *unified* lets all requests share the whole context."""
-        super().__init__(n_threads)
+        """Run *binary*."""
+        super().__init__(n_threads, unified=unified)
         self.name = "unified" if unified else "split"
         self._binary = binary
-        self._unified = unified
 
     def command(self, model: Path, settings: Settings, port: int) -> list[str]:
         """Return the command that serves on *port*."""
-        layout = "--kv-unified" if self._unified else "--no-kv-unified"
+        layout = "--kv-unified" if self.unified else "--no-kv-unified"
         more = ["--host", "127.0.0.1", "--no-webui", layout]
         if settings.pooling:
             more += ["--embeddings", "--pooling", settings.pooling]

@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.figures import Spread
-from benchmarks.outcome import OURS, Outcome, Series
+from benchmarks.outcome import OURS, OURS_SPLIT, Outcome, Series
 
 HEADINGS = (
     "scenario",
     "figure",
     "ours",
+    "ours, split",
     "llama-server, unified",
     "llama-server, split",
     "ours is × better",
@@ -84,6 +85,7 @@ def _cells(series: Series) -> tuple[str, ...]:
     return (
         metric.name,
         _figure(series.spread(OURS)),
+        _figure(series.spread(OURS_SPLIT)),
         _figure(series.spread("unified")),
         _figure(series.spread("split")),
         _figure(series.advantage(), digits=3),

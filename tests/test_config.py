@@ -9,24 +9,44 @@ from typing import Any
 import pytest
 
 from llm_router_mw import config
-from llm_router_mw.config import ModelEntry, RouterConfig, parse_config
+from llm_router_mw.config import Group, ModelEntry, RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError
-from llm_router_mw.types import LoadOptions, LoraAdapter
+from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings
 
 # Every option with a value that is not its default.
 ROUTER_OPTIONS: dict[str, Any] = {
     "models_dir": "models",
     "models_max": 0,
+    "workers_max": 3,
+    "preload": ("a", "b"),
+    "prefetch": True,
+    "groups": {"g": Group(members=("a", "b"), mode="together")},
     "models_autoload": False,
     "engine": "inline",
     "eviction_policy": "largest-first",
     "spare_worker": False,
     "max_queue": 7,
+    "max_queue_per_model": 8,
     "max_wait_seconds": 0.0,
+    "min_resident_seconds": 0.5,
     "queue_timeout_seconds": 1.5,
     "max_lease_seconds": 2.5,
+    "max_keep_alive_seconds": 0.0,
+    "sleep_idle_seconds": 6.5,
+    "sleep_level": "context",
+    "unload_idle_seconds": 7.5,
+    "evict_to": "full",
+    "models_memory_margin": {"host": 2048, "default": 0},
+    "memory_limit": {"GPU-1": 20_000},
+    "watch_memory_seconds": 0.5,
+    "require_estimate": True,
+    "charge_mmap": False,
+    "observations_dir": "seen",
+    "placement_policy": "host-only",
+    "prefer": "coexist",
     "client_stall_seconds": 3.5,
     "load_stall_seconds": 4.5,
+    "worker_stall_seconds": 5.5,
     "stop_timeout_seconds": 5.5,
 }
 LOAD_OPTIONS: dict[str, Any] = {
@@ -36,9 +56,26 @@ LOAD_OPTIONS: dict[str, Any] = {
     "share_prefix": True,
     "context_shift": True,
     "n_batch": 64,
+    "n_ubatch": 32,
     "n_threads": 2,
     "n_gpu_layers": 0,
+    "split_mode": "row",
+    "tensor_split": (3.0, 1.0),
+    "main_gpu": 1,
+    "min_gpu_layers": 20,
+    "allow_partial_offload": False,
+    "fit_ctx": 2048,
+    "override_tensor": ("exps=CPU",),
+    "cpu_moe": True,
+    "n_cpu_moe": 3,
+    "flash_attn": "on",
+    "type_k": "q8_0",
+    "type_v": "q8_0",
+    "swa_full": True,
+    "offload_kqv": False,
+    "op_offload": False,
     "use_mmap": False,
+    "use_mlock": True,
     "pooling": "mean",
     "chat_format": "chatml",
     "chat_template": "{{ messages }}",
@@ -80,7 +117,7 @@ def test_given_mappings_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", [*ROUTER_OPTIONS, *LOAD_OPTIONS])
 def test_a_value_of_the_wrong_type_is_an_error_that_names_the_option(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^option: .*\$\.{name}`"):
+    with pytest.raises(ConfigError, match=rf"^option: .*\$\.{name}(\[0\])?`"):
         parse_config({name: [object]})
 
 
@@ -194,6 +231,135 @@ def test_a_model_may_have_names_tags_and_options_of_its_own() -> None:
 def test_what_is_wrong_with_a_model_is_said_with_its_name(models: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         parse_config(models=models)
+
+
+# What is said about a model
+
+SETTINGS: dict[str, Any] = {
+    "pinned": True,
+    "priority": -5,
+    "sleep_idle_seconds": 5.0,
+    "sleep_level": "context",
+    "unload_idle_seconds": -1.0,
+    "evict_to": "context",
+    "preload": False,
+}
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert set(SETTINGS) == set(ModelSettings.__struct_fields__)
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS.items())
+def test_settings_are_no_load_options(name: str, value: Any) -> None:
+    [entry] = parse_config(models={"a": {"path": "a.gguf", name: value}}).models
+    assert getattr(ModelSettings(), name) != value
+    assert entry.settings == ModelSettings(**{name: value})
+    assert entry.options == LoadOptions()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_of_the_wrong_type_is_an_error_that_names_the_model(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^model 'a': .*\$\.{name}`"):
+        parse_config(models={"a": {"path": "a.gguf", name: [object]}})
+
+
+@pytest.mark.parametrize(("name", "limits"), config._SETTINGS_LIMITS.items())
+def test_a_setting_keeps_within_its_limits(name: str, limits: tuple[float, float]) -> None:
+    low, high = limits
+    for value in limits:
+        [entry] = parse_config(models={"a": {"path": "a.gguf", name: value}}).models
+        assert getattr(entry.settings, name) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(ConfigError, match=f"^model 'a': {name} is .* from {low:g} to "):
+            parse_config(models={"a": {"path": "a.gguf", name: value}})
+
+
+@pytest.mark.parametrize("name", ["sleep_idle_seconds", "unload_idle_seconds"])
+@pytest.mark.parametrize("value", [0, -0.5])
+def test_no_model_sleeps_before_it_is_idle(name: str, value: float) -> None:
+    wrong = f"{name} is {value:.1f}; it must be above 0, or -1 for never"
+    with pytest.raises(ConfigError, match=f"^option: {wrong}"):
+        parse_config({name: value})
+    with pytest.raises(ConfigError, match=f"^model 'a': {wrong}"):
+        parse_config(models={"a": {"path": "a.gguf", name: value}})
+
+
+# Groups
+
+
+def test_a_group_has_members_and_a_mode() -> None:
+    groups = {"big": {"members": ["a", "b"]}, "pair": {"members": ["c"], "mode": "together"}}
+    assert parse_config(groups=groups).groups == {
+        "big": Group(members=("a", "b"), mode="exclusive"),
+        "pair": Group(members=("c",), mode="together"),
+    }
+
+
+@pytest.mark.parametrize(
+    "group", [["a"], {}, {"members": "a"}, {"members": ["a"], "mode": "x"}, {"member": ["a"]}]
+)
+def test_what_is_no_group_is_refused(group: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^option: .*\$\.groups"):
+        parse_config(groups={"g": group})
+
+
+# How much of each device
+
+
+def test_a_margin_is_one_number_for_all_devices_or_one_for_each() -> None:
+    assert parse_config(models_memory_margin=0).models_memory_margin == 0
+    by_name = {"host": 4096, "cuda": 512}
+    assert parse_config(models_memory_margin=by_name).models_memory_margin == by_name
+
+
+@pytest.mark.parametrize("name", ["models_memory_margin", "memory_limit"])
+@pytest.mark.parametrize("mib", [-1, 2**40 + 1])
+def test_an_amount_of_a_device_has_limits_too(name: str, mib: int) -> None:
+    with pytest.raises(ConfigError, match=f"option: {name} of 'host' is {mib}; .* MiB"):
+        parse_config({name: {"host": mib, "cuda": 1}})
+
+
+# Where the parts of a model go
+
+
+@pytest.mark.parametrize("type_v", ["q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"])
+def test_quantised_values_need_flash_attention(type_v: str) -> None:
+    for flash_attn in ("auto", "on"):
+        assert parse_config(type_v=type_v, flash_attn=flash_attn).load.type_v == type_v
+    with pytest.raises(ConfigError, match=f"^option: type_v is '{type_v}', .* flash_attn to 'on'"):
+        parse_config(type_v=type_v, flash_attn="off")
+
+
+@pytest.mark.parametrize("type_v", ["f32", "f16", "bf16"])
+def test_plain_values_need_none(type_v: str) -> None:
+    parsed = parse_config(type_k="q8_0", type_v=type_v, flash_attn="off")
+    assert parsed.load == LoadOptions(type_k="q8_0", type_v=type_v, flash_attn="off")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shares", [[-1.0, 2.0], [math.nan], [math.inf, 1], [0, 0]])
+def test_shares_of_gpus_are_numbers_that_can_be_shares(shares: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"^option: tensor_split is .* one of them above 0"):
+        parse_config(tensor_split=shares)
+
+
+def test_a_gpu_may_have_no_share() -> None:
+    assert parse_config(tensor_split=[0, 1]).load.tensor_split == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("override", ["exps", "=CPU", "exps=", "="])
+def test_an_override_names_tensors_and_a_buffer_type(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"^option: override_tensor '{override}' is not 'regex="):
+        parse_config(override_tensor=[override])
+
+
+def test_an_override_is_a_regular_expression() -> None:
+    with pytest.raises(ConfigError, match=r"override_tensor '\(=CPU' holds no regular expression"):
+        parse_config(models={"a": {"path": "a.gguf", "override_tensor": ["(=CPU"]}})
+
+
+def test_a_pattern_may_hold_an_equals_sign() -> None:
+    assert parse_config(override_tensor=["a=b=CPU"]).load.override_tensor == ("a=b=CPU",)
 
 
 # LoRA adapters

@@ -174,7 +174,9 @@ def test_every_option_of_serve_is_documented() -> None:
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:
-    return f"`{field.default!r}`".replace("'", '"')
+    factory = field.default_factory
+    default = field.default if factory is msgspec.NODEFAULT else factory()
+    return f"`{default!r}`".replace("'", '"')
 
 
 @pytest.mark.parametrize("kind", [RouterConfig, LoadOptions], ids=lambda kind: kind.__name__)

@@ -32,6 +32,6 @@ def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
         embeddings(1, 2 * repeats),
         embeddings(32, repeats),
         embeddings(256, 1 if quick else 4),
-        constrained(8, n_tokens),
+        constrained(8, n_tokens // 2),
         conversation(4, 2 if quick else 5, n_tokens // 4),
     ]

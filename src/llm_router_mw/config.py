@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from llm_router_mw.errors import ConfigError
-from llm_router_mw.types import LoadOptions, LoraAdapter
+from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings, SleepLevel, Step
 
 StructT = TypeVar("StructT", bound=Struct)
 
@@ -24,6 +25,15 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     options: LoadOptions = LoadOptions()
+    settings: ModelSettings = ModelSettings()
+
+
+class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Models that are resident one at a time, or all together."""
+
+    members: tuple[str, ...]
+    """Ids or aliases."""
+    mode: Literal["exclusive", "together"] = "exclusive"
 
 
 class RouterConfig(Struct, frozen=True, kw_only=True):
@@ -35,52 +45,112 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     load: LoadOptions = LoadOptions()
     """Load options of models that say nothing else."""
     models_max: int = 4
-    """Instances that may be loading or loaded at once; 0 is no limit."""
+    """Instances that may be loading, loaded or waking at once; 0 is no limit."""
+    workers_max: int = 0
+    """Worker processes at once, those of sleeping instances included; 0 is no limit."""
     models_autoload: bool = True
+    preload: tuple[str, ...] = ()
+    """Models that are loaded when the router starts, in this order."""
+    prefetch: bool = False
+    """Load the model that will probably be asked for next, where that evicts nothing."""
+    groups: dict[str, Group] = {}
     engine: str = "process"
     eviction_policy: str = "lru"
     spare_worker: bool = True
     """Keep one started worker at hand, so that a load does not wait for a process to start."""
     max_wait_seconds: float = 30.0
     """Other work that a queued request waits for at most before busy victims are drained."""
+    min_resident_seconds: float = 0.0
+    """How long a loaded model stays at least, unless somebody has waited ``max_wait_seconds``."""
     max_queue: int = 512
     """Requests that may wait for a model to be loaded or to have room; 0 is no limit."""
+    max_queue_per_model: int = 0
+    """Requests that may wait for one instance; 0 is no limit."""
     queue_timeout_seconds: float = 600.0
     """A request that could not be served for so long is refused."""
     max_lease_seconds: float = 3600.0
+    max_keep_alive_seconds: float = 86_400.0
+    """The longest time for which a request may keep its model with ``keep_alive``."""
+    sleep_idle_seconds: float = -1.0
+    """A model that was idle for so long is put to sleep; -1 is never."""
+    sleep_level: SleepLevel = "full"
+    """What sleep frees: the context, or the weights too."""
+    unload_idle_seconds: float = -1.0
+    """A model that was idle for so long, asleep or not, is unloaded; -1 is never."""
+    evict_to: Step = "stop"
+    """How far down a victim goes, as far as that frees enough."""
+    models_memory_margin: int | dict[str, int] = 1024
+    """MiB that stay free on each device; a dict says it for single ones. 0 is off."""
+    memory_limit: dict[str, int] = {}
+    """MiB that all models together may take of a device, by its name."""
+    watch_memory_seconds: float = 5.0
+    """How often free memory is looked at, so that models make way for other programs."""
+    require_estimate: bool = False
+    """Refuse a model of which nobody can say what it needs, rather than load it unchecked."""
+    charge_mmap: bool = True
+    """Count the pages of mapped files in full, though the system could drop them."""
+    observations_dir: str | None = None
+    """Where it is kept what loads were seen to take; None is the user's cache."""
+    placement_policy: str = "auto"
+    """Who says where a model may go."""
+    prefer: Literal["gpu", "coexist"] = "gpu"
+    """Evict idle models for a better place, or take a worse one beside them."""
     client_stall_seconds: float = 60.0
     """A client that reads nothing for so long is cancelled."""
     load_stall_seconds: float = 300.0
     """A load that makes no progress for so long is given up."""
+    worker_stall_seconds: float = 120.0
+    """A worker that has requests and gives no sign of life for so long is stuck, and ended."""
     stop_timeout_seconds: float = 10.0
     """A worker asked to stop is terminated after so long, and killed after as long again."""
 
 
+_MAX_MIB = 2**40
 _LIMITS: dict[str, tuple[float, float]] = {
     "models_max": (0, 10_000),
+    "workers_max": (0, 10_000),
     "max_queue": (0, 1_000_000),
+    "max_queue_per_model": (0, 1_000_000),
     "max_wait_seconds": (0, 1e9),
+    "min_resident_seconds": (0, 1e9),
     "queue_timeout_seconds": (0.001, 1e9),
     "max_lease_seconds": (0.001, 1e9),
+    "max_keep_alive_seconds": (0, 1e9),
+    "sleep_idle_seconds": (-1, 1e9),
+    "unload_idle_seconds": (-1, 1e9),
+    "models_memory_margin": (0, _MAX_MIB),
     "client_stall_seconds": (0.001, 1e9),
     "load_stall_seconds": (0.001, 1e9),
+    "watch_memory_seconds": (0.1, 1e9),
+    "worker_stall_seconds": (0.001, 1e9),
     "stop_timeout_seconds": (0.001, 1e9),
+}
+_SETTINGS_LIMITS: dict[str, tuple[float, float]] = {
+    "priority": (-100, 100),
+    "sleep_idle_seconds": (-1, 1e9),
+    "unload_idle_seconds": (-1, 1e9),
 }
 _LOAD_LIMITS: dict[str, tuple[float, float]] = {
     "n_ctx": (0, 2**31 - 1),
     "n_parallel": (1, 256),
     "n_batch": (1, 65_536),
+    "n_ubatch": (0, 65_536),
     "n_threads": (0, 4096),
     "n_gpu_layers": (-1, 2**31 - 1),
+    "main_gpu": (0, 1023),
+    "min_gpu_layers": (0, 2**31 - 1),
+    "fit_ctx": (1, 2**31 - 1),
+    "n_cpu_moe": (0, 2**31 - 1),
 }
+_PLAIN_CACHE_TYPES = ("f32", "f16", "bf16")
 
 
 def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfig:
     """Return the configuration that keyword-style *options* describe.
 
     Load options (``n_ctx=4096``) stand beside the router's own and are defaults for every model;
-    ``models`` maps a name to a path, or to a dict of ``path``, ``aliases``, ``tags`` and load
-    options that differ.
+    ``models`` maps a name to a path, or to a dict of ``path``, ``aliases``, ``tags``, settings
+    (fields of ``ModelSettings``) and load options that differ.
 
     Raises:
         ConfigError: an option is unknown, of the wrong type or out of range.
@@ -97,10 +167,13 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     if not isinstance(named, Mapping):
         raise ConfigError("models must map names to paths or to dicts with a 'path'")
     entries = tuple(_model_entry(name, value, defaults) for name, value in named.items())
-    if "models_dir" in given:
-        given["models_dir"] = _as_text(given["models_dir"])
+    for name in ("models_dir", "observations_dir"):
+        if name in given:
+            given[name] = _as_text(given[name])
     config = _convert(given, RouterConfig, "option")
     _check_limits(config, _LIMITS, "option")
+    _check_idle_times(config, "option")
+    _check_devices(config)
     return msgspec.structs.replace(config, models=entries, load=_load_options(defaults))
 
 
@@ -109,12 +182,21 @@ def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:
         value = {"path": value}
     if not isinstance(value, Mapping) or "path" not in value:
         raise ConfigError(f"model {name!r} needs a path, or a dict with a 'path'")
+    where = f"model {name!r}"
     about = {"path", "aliases", "tags"}
-    options = {**defaults, **{key: item for key, item in value.items() if key not in about}}
-    described = {key: item for key, item in value.items() if key in about}
+    said = set(ModelSettings.__struct_fields__)
+    options = {**defaults, **_without(value, about | said)}
+    described = _without(value, set(value) - about)
     described["path"] = _as_text(described["path"])
-    entry = _convert({"id": name, **described}, ModelEntry, f"model {name!r}")
-    return msgspec.structs.replace(entry, options=_load_options(options, f"model {name!r}"))
+    entry = _convert({"id": name, **described}, ModelEntry, where)
+    settings = _convert(_without(value, set(value) - said), ModelSettings, where)
+    _check_limits(settings, _SETTINGS_LIMITS, where)
+    _check_idle_times(settings, where)
+    return msgspec.structs.replace(entry, options=_load_options(options, where), settings=settings)
+
+
+def _without(given: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
 
 
 def _load_options(options: Mapping[str, Any], where: str = "option") -> LoadOptions:
@@ -126,7 +208,35 @@ def _load_options(options: Mapping[str, Any], where: str = "option") -> LoadOpti
     for adapter in converted.lora:
         if not math.isfinite(adapter.scale):
             raise ConfigError(f"{where}: lora: the scale is {adapter.scale}; it must be finite")
+    _check_placement(converted, where)
     return converted
+
+
+def _check_placement(options: LoadOptions, where: str) -> None:
+    if options.type_v not in _PLAIN_CACHE_TYPES and options.flash_attn == "off":
+        raise ConfigError(
+            f"{where}: type_v is {options.type_v!r}, and a quantised cache of values needs flash "
+            "attention; set flash_attn to 'on' or type_v to 'f16'"
+        )
+    shares = options.tensor_split
+    usable = all(math.isfinite(share) and share >= 0 for share in shares)
+    if not usable or (shares and not any(shares)):
+        raise ConfigError(
+            f"{where}: tensor_split is {list(shares)}; it must be finite shares of 0 or more, one "
+            "of them above 0"
+        )
+    for override in options.override_tensor:
+        pattern, equals, buffer = override.rpartition("=")
+        if not equals or not pattern or not buffer:
+            raise ConfigError(
+                f"{where}: override_tensor {override!r} is not 'regex=buffer type', as 'exps=CPU'"
+            )
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"{where}: override_tensor {override!r} holds no regular expression: {error}"
+            ) from error
 
 
 def _lora_adapters(given: Any, where: str) -> list[Any]:
@@ -160,5 +270,25 @@ def _as_text(path: Any) -> Any:
 def _check_limits(struct: Struct, limits: Mapping[str, tuple[float, float]], where: str) -> None:
     for name, (low, high) in limits.items():
         value = getattr(struct, name)
+        # Absent, or said for each device by itself: see _check_devices.
+        if value is None or isinstance(value, dict):
+            continue
         if not low <= value <= high:
             raise ConfigError(f"{where}: {name} is {value}; it must be from {low:g} to {high:g}")
+
+
+def _check_devices(config: RouterConfig) -> None:
+    for name in ("models_memory_margin", "memory_limit"):
+        value = getattr(config, name)
+        for device, mib in value.items() if isinstance(value, dict) else ():
+            if not 0 <= mib <= _MAX_MIB:
+                raise ConfigError(
+                    f"option: {name} of {device!r} is {mib}; it must be from 0 to {_MAX_MIB} MiB"
+                )
+
+
+def _check_idle_times(struct: RouterConfig | ModelSettings, where: str) -> None:
+    for name in ("sleep_idle_seconds", "unload_idle_seconds"):
+        value = getattr(struct, name)
+        if value is not None and -1 < value <= 0:
+            raise ConfigError(f"{where}: {name} is {value}; it must be above 0, or -1 for never")

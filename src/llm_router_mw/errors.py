@@ -10,13 +10,15 @@ LLMRouterError
 │   ├── ContextExceededError     400 exceed_context_size_error
 │   ├── ModelNotLoadedError      400, autoload is off
 │   ├── AuthenticationError      401
+│   ├── PermissionDeniedError    403, the key may not ask for that
 │   ├── ModelNotFoundError       404
 │   ├── PathNotFoundError        404
 │   ├── MethodNotAllowedError    405
 │   ├── ModelFileError           422, the file cannot be used
 │   │   └── InvalidGGUFError
 │   ├── RequestTooLargeError     413
-│   └── NotSupportedError        501
+│   ├── NotSupportedError        501
+│   └── ModelTooLargeError       507, names each device's shortage
 ├── AvailabilityError            the request is fine, now is not a good time (503 + Retry-After)
 │   ├── RouterNotRunningError
 │   ├── QueueFullError           429
@@ -117,6 +119,14 @@ class AuthenticationError(RequestError):
     code = "invalid_api_key"
 
 
+class PermissionDeniedError(RequestError):
+    """The API key does not allow what a field asks for; ``param`` names it."""
+
+    status = 403
+    error_type = "permission_error"
+    code = "permission_denied"
+
+
 class ModelNotFoundError(RequestError):
     """No model of that name is in the catalog."""
 
@@ -165,6 +175,17 @@ class NotSupportedError(RequestError):
     error_type = "not_supported_error"
 
 
+class ModelTooLargeError(RequestError):
+    """The model would not fit if everything else were gone.
+
+    Field ``devices`` maps each memory pool to ``needed_bytes`` and ``available_bytes``.
+    """
+
+    status = 507
+    error_type = "insufficient_memory_error"
+    code = "model_too_large"
+
+
 class AvailabilityError(LLMRouterError):
     """The request is fine; now is not a good time."""
 
@@ -178,7 +199,10 @@ class RouterNotRunningError(AvailabilityError):
 
 
 class QueueFullError(AvailabilityError):
-    """More requests wait already than ``max_queue`` allows."""
+    """More requests wait already than ``max_queue`` allows.
+
+    Fields ``position`` and ``expected_wait_seconds``, where known, say how it would have stood.
+    """
 
     status = 429
     error_type = "rate_limit_error"
@@ -214,6 +238,11 @@ class ModelLoadError(LLMRouterError):
 
     status = 502
     code = "model_load_failed"
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was for lack of memory: with more of it, the same load may succeed."""
+        return bool(self.fields.get("out_of_memory"))
 
 
 class WorkerDiedError(LLMRouterError):

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_router_mw.config import RouterConfig
-    from llm_router_mw.protocols import EngineFactory, EvictionPolicy, ModelSource, Observer
+    from llm_router_mw.protocols import (
+        DeviceProbe,
+        EngineFactory,
+        Estimator,
+        EvictionPolicy,
+        ModelSource,
+        Observer,
+        PlacementPolicy,
+    )
 
 NAME = "llm_router_mw"
 """Of the plugin manager, the markers and the entry-point group."""
@@ -37,6 +45,21 @@ def llm_router_register_engines(config: RouterConfig) -> Sequence[EngineFactory]
 @hookspec
 def llm_router_register_chat_formats(config: RouterConfig) -> dict[str, str]:  # type: ignore[empty-body]
     """Supply chat formats, name → ``package.module:Class``; the class is imported in workers."""
+
+
+@hookspec
+def llm_router_register_device_probes(config: RouterConfig) -> Sequence[DeviceProbe]:  # type: ignore[empty-body]
+    """Supply device probes; they run on the router's side, off its event loop."""
+
+
+@hookspec
+def llm_router_register_estimators(config: RouterConfig) -> Sequence[Estimator]:  # type: ignore[empty-body]
+    """Supply estimators of memory; they run on the router's side, off its event loop."""
+
+
+@hookspec
+def llm_router_register_placement_policies(config: RouterConfig) -> Sequence[PlacementPolicy]:  # type: ignore[empty-body]
+    """Supply placement policies; they run on the router's side, off its event loop."""
 
 
 @hookspec

@@ -24,7 +24,11 @@ from llm_router_mw.types import (
     ModelInfo,
     ModelView,
     Placement,
+    QueuePlace,
     RouterEvent,
+    RouterView,
+    SleepLevel,
+    SlotView,
     Step,
     Task,
     TextReply,
@@ -33,6 +37,9 @@ from llm_router_mw.wire import Load
 
 Clock = Callable[[], float]
 """Seconds on a clock that never goes back."""
+
+OnQueued = Callable[[QueuePlace], None]
+"""Is told where a waiting request stands."""
 
 
 class DeltaStream(Protocol):
@@ -94,21 +101,77 @@ class RouterContract(Protocol):
     """What doors, dialects and app code may ask of a router."""
 
     @overload
-    def acquire(self, model: str, /) -> AbstractAsyncContextManager[LeaseContract]: ...
+    def acquire(
+        self,
+        model: str,
+        /,
+        *,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AbstractAsyncContextManager[LeaseContract]: ...
     @overload
     def acquire(
-        self, model: str, second: str, /, *models: str
+        self,
+        model: str,
+        second: str,
+        /,
+        *models: str,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
     ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
-    def acquire(self, model: str, /, *models: str) -> AbstractAsyncContextManager[Any]:
-        """Load or wait for the models and hold them; several names are taken all at once."""
+    def acquire(
+        self,
+        model: str,
+        /,
+        *models: str,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AbstractAsyncContextManager[Any]:
+        """Load or wait for the models and hold them; several names are taken all at once.
+
+        Args:
+            priority: added to the model's own; higher goes first in the queue.
+            keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps
+                them, None is as configured. At most ``max_keep_alive_seconds``.
+            timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
+        """
         ...
 
-    async def lease(self, model: str, *, autoload: bool | None = None) -> LeaseContract:
-        """As ``acquire``, for callers that release by themselves."""
+    async def lease(
+        self,
+        model: str,
+        *,
+        autoload: bool | None = None,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> LeaseContract:
+        """As ``acquire``, for callers that release by themselves.
+
+        *on_queued* is called when the request begins to wait, and when its place has changed, at
+        most about once a second. It is called on the router's loop, perhaps in another thread, and
+        must return at once. A request that is served or refused at once never calls it.
+        """
         ...
 
     def models(self) -> tuple[ModelView, ...]:
         """All models and their states: a snapshot, at once."""
+        ...
+
+    def overview(self) -> RouterView:
+        """The router as a whole: a snapshot, at once."""
+        ...
+
+    def slots(self, model: str) -> tuple[SlotView, ...]:
+        """The requests that *model*'s instance works on: a snapshot, at once; wakes nothing.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
         ...
 
     async def load(self, model: str, *, wait: bool = True) -> None:
@@ -120,6 +183,21 @@ class RouterContract(Protocol):
 
         Returns:
             False if it is still draining when the call returns.
+        """
+        ...
+
+    async def sleep(self, model: str, *, level: SleepLevel = "full", wait: bool = True) -> bool:
+        """Put *model*'s instance to sleep; a busy one drains first. One not loaded stays as it is.
+
+        Returns:
+            False if it is still draining when the call returns.
+        """
+        ...
+
+    async def wake(self, model: str, *, wait: bool = True) -> None:
+        """Have *model* ready: one that sleeps wakes, one that is not loaded at all is loaded.
+
+        Without *wait* return when that has been asked for.
         """
         ...
 
@@ -154,6 +232,20 @@ class ExitReport(Struct, frozen=True, kw_only=True):
     """As ``subprocess``: negative is the signal's number; None if it never started."""
     log_tail: str = ""
     """The last lines that it wrote."""
+    offence: str = ""
+    """Why it was ended by us (``was stuck``); empty if it ended by itself or as it was told."""
+
+
+class SleepReport(Struct, frozen=True, kw_only=True):
+    """What falling asleep has brought."""
+
+    seconds: float
+    """How long it took."""
+    private_bytes: int | None = None
+    """Memory of the host that the process still holds and shares with no file: anonymous and
+    shared memory. None if unknown."""
+    freed_bytes: int | None = None
+    """By how much that is less than before; None if unknown."""
 
 
 @runtime_checkable
@@ -167,7 +259,28 @@ class EngineInstance(Protocol):
         """Load what *order* says; *progress* is told fractions from 0 to 1.
 
         Raises:
-            LLMRouterError: it cannot be loaded, or its process ended.
+            ModelLoadError: it cannot be loaded; ``out_of_memory`` says whether for lack of that.
+            LLMRouterError: something else is wrong, or its process ended.
+        """
+        ...
+
+    async def sleep(self, level: SleepLevel) -> SleepReport:
+        """Free the context, or the weights too; the process stays. All requests must be over.
+
+        From ``context`` it may go on to ``full``. A task that is submitted afterwards, but before
+        ``wake``, fails with an error that asks to try again.
+
+        Raises:
+            LLMRouterError: requests are under way, nothing is loaded, or the process ended.
+        """
+        ...
+
+    async def wake(self, progress: Callable[[float], None]) -> ModelInfo:
+        """Load again what the first order said, where it said, without a warm-up.
+
+        Raises:
+            LLMRouterError: as ``load``. The instance then holds as little as after a ``full``
+                sleep, and can be woken again or stopped.
         """
         ...
 

@@ -13,9 +13,17 @@ import msgspec
 from msgspec import Struct
 
 from llm_router_mw.errors import WireError
-from llm_router_mw.types import Delta, Failure, LoadOptions, ModelInfo, Task
+from llm_router_mw.types import (
+    Delta,
+    Failure,
+    LoadOptions,
+    ModelInfo,
+    Placement,
+    SleepLevel,
+    Task,
+)
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes its meaning; both sides must agree."""
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 """A longer frame means that the stream is out of step."""
@@ -39,7 +47,9 @@ class Load(Struct, frozen=True, tag="load"):
     chat_formats: dict[str, str]
     """Name → dotted name (``package.module:Class``) of every registered chat format."""
     environ: dict[str, str] = {}
-    """Set before any backend starts (device visibility)."""
+    """Set before any backend starts, over what the placement asks for."""
+    placement: Placement | None = None
+    """Where it goes; None leaves it to the options, on all devices that there are."""
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -61,6 +71,16 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     """Router → worker: end request *id* at the next step."""
 
     id: int
+
+
+class Sleep(Struct, frozen=True, tag="sleep"):
+    """Router → worker: free memory and stay; answered by slept or sleep_failed."""
+
+    level: SleepLevel
+
+
+class Wake(Struct, frozen=True, tag="wake"):
+    """Router → worker: load again what the first load said; answered as that was."""
 
 
 class Stop(Struct, frozen=True, tag="stop"):
@@ -88,9 +108,30 @@ class Loaded(Struct, frozen=True, tag="loaded"):
 
 
 class LoadFailed(Struct, frozen=True, tag="load_failed"):
-    """Worker → router: the load ended without an instance; the worker exits."""
+    """Worker → router: the load or the wake ended without an instance.
+
+    After a load the worker exits. After a wake it stays, asleep at level ``full``.
+    """
 
     failure: Failure
+
+
+class Slept(Struct, frozen=True, tag="slept"):
+    """Worker → router: it sleeps, and has private memory (None: unknown) left as said."""
+
+    seconds: float
+    private_bytes: int | None
+    freed_bytes: int | None
+
+
+class SleepFailed(Struct, frozen=True, tag="sleep_failed"):
+    """Worker → router: it does not sleep, because requests are under way."""
+
+    failure: Failure
+
+
+class Alive(Struct, frozen=True, tag="alive"):
+    """Worker → router, now and then while requests are under way: the engine's thread goes on."""
 
 
 class Step(Struct, frozen=True, tag="step"):
@@ -99,8 +140,8 @@ class Step(Struct, frozen=True, tag="step"):
     deltas: list[tuple[int, Delta]]
 
 
-ToWorker = Hello | Load | Submit | Credit | Cancel | Stop
-ToRouter = Ready | Progress | Loaded | LoadFailed | Step
+ToWorker = Hello | Load | Submit | Credit | Cancel | Sleep | Wake | Stop
+ToRouter = Ready | Progress | Loaded | LoadFailed | Slept | SleepFailed | Step | Alive
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -10,7 +10,7 @@ from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.api.admin import event_bodies
 from llm_router_mw.types import InstanceState, RouterEvent
 from tests.support.asgi_driver import Client, get, http_scope, post
-from tests.support.fake_router import FakeRouter, for_ever
+from tests.support.fake_router import FakeRouter, for_ever, view
 
 pytestmark = pytest.mark.asyncio
 
@@ -34,6 +34,8 @@ async def test_health_needs_no_key(path: str) -> None:
         ("GET", "/models"),
         ("POST", "/models/load"),
         ("POST", "/models/unload"),
+        ("POST", "/models/sleep"),
+        ("POST", "/models/wake"),
         ("GET", "/models/sse"),
     ],
 )
@@ -74,12 +76,45 @@ async def test_unloading_may_be_forced() -> None:
     assert router.calls == [("unload", "tiny", True, False)]
 
 
-@pytest.mark.parametrize("path", ["/models/load", "/models/unload"])
+@pytest.mark.parametrize(
+    "path", ["/models/load", "/models/unload", "/models/sleep", "/models/wake"]
+)
 @pytest.mark.parametrize(
     ("body", "status"), [({"model": "other"}, 404), ({}, 400), ({"model": 1}, 400), (b"{", 400)]
 )
 async def test_a_bad_request_is_refused(path: str, body: Any, status: int) -> None:
     assert (await post(api(FakeRouter()), path, body, headers=KEY)).status == status
+
+
+@pytest.mark.parametrize(("drains", "status"), [(False, 200), (True, 202)])
+async def test_putting_a_busy_model_to_sleep_is_accepted_and_takes_time(
+    drains: bool, status: int
+) -> None:
+    router = FakeRouter()
+    router.drains = drains
+    answer = await post(api(router), "/models/sleep", {"model": "tiny"}, headers=KEY)
+    assert (answer.status, answer.json) == (status, {"success": True})
+    assert router.calls == [("sleep", "tiny", "full", False)]
+
+
+async def test_sleep_may_free_the_context_alone() -> None:
+    router = FakeRouter()
+    body = {"model": "tiny", "level": "context"}
+    await post(api(router), "/models/sleep", body, headers=KEY)
+    assert router.calls == [("sleep", "tiny", "context", False)]
+
+
+async def test_there_are_no_other_levels() -> None:
+    body = {"model": "tiny", "level": "deep"}
+    answer = await post(api(FakeRouter()), "/models/sleep", body, headers=KEY)
+    assert (answer.status, answer.error["param"]) == (400, "level")
+
+
+async def test_a_wake_is_asked_for_and_not_waited_for() -> None:
+    router = FakeRouter()
+    answer = await post(api(router), "/models/wake", {"model": "tiny"}, headers=KEY)
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert router.calls == [("wake", "tiny", False)]
 
 
 async def test_events_begin_with_a_snapshot_and_go_on_until_the_client_leaves() -> None:
@@ -126,6 +161,15 @@ async def test_progress_is_told_in_llama_servers_words() -> None:
             "progress": {"stages": ["text_model"], "current": "text_model", "value": 0.25},
         },
     }
+
+
+async def test_an_event_carries_how_its_model_is_doing() -> None:
+    now = view("tiny", state=InstanceState.DRAINING, leases=1, waiting=2, position=1)
+    event = RouterEvent(kind="queued", model="tiny", at_seconds=0.0, models=(now,))
+    (body,) = event_bodies(event)
+    instance = body["data"]["instance"]
+    assert (instance["state"], instance["leases"], instance["waiting"]) == ("draining", 1, 2)
+    assert instance["queue_position"] == 1
 
 
 async def test_other_events_go_by_their_own_names() -> None:

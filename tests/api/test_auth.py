@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm_router_mw.api import APISettings
-from llm_router_mw.api.auth import Access, check_access
+from llm_router_mw.api.auth import Access, check_access, may_manage
 from llm_router_mw.errors import AuthenticationError
 from tests.support.asgi_driver import http_scope
 
@@ -64,3 +64,12 @@ def test_public_is_public() -> None:
 def test_the_refusal_says_how_to_send_a_key() -> None:
     with pytest.raises(AuthenticationError, match="Authorization: Bearer"):
         check_access(http_scope("GET", "/"), "inference", KEYS)
+
+
+def test_who_may_manage_is_known_on_every_path() -> None:
+    boss = http_scope("GET", "/", [(b"x-api-key", b"boss")])
+    user = http_scope("GET", "/", [(b"x-api-key", b"user")])
+    assert may_manage(boss, KEYS)
+    assert not may_manage(user, KEYS)
+    assert not may_manage(user, APISettings())
+    assert may_manage(user, APISettings(authorize=lambda scope: True))

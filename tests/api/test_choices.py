@@ -49,8 +49,7 @@ class RouterOfScripts(FakeRouter):
         super().__init__()
         self._choices = scripts
 
-    async def lease(self, model: str, *, autoload: bool | None = None) -> FakeLease:
-        self.autoloads.append(autoload)
+    async def lease(self, model: str, **demand: Any) -> FakeLease:
         self.leases.append(LeaseOfScripts(model, (), scripts=self._choices))
         return self.leases[-1]
 

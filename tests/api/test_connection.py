@@ -66,3 +66,22 @@ async def test_a_query_parameter_is_found() -> None:
     client = Client(http_scope("GET", "/", query_string=b"a=1&b=&a=2"))
     connection = Connection(client.scope, client.receive, client.send)
     assert [connection.query(name) for name in "abc"] == ["1", "", None]
+
+
+async def test_a_header_is_found_whatever_its_case() -> None:
+    headers = [(b"x-one", b"1"), (b"x-two", b"caf\xe9"), (b"x-one", b"2")]
+    client = Client(http_scope("GET", "/", headers))
+    connection = Connection(client.scope, client.receive, client.send)
+    assert [connection.header(name) for name in ("X-One", "x-two", "x-three")] == [
+        "1",
+        "caf\xe9",
+        None,
+    ]
+
+
+async def test_more_headers_go_with_every_answer() -> None:
+    client = Client(http_scope("GET", "/"))
+    connection = Connection(client.scope, client.receive, client.send)
+    connection.more_headers = lambda: [(b"x-more", b"1")]
+    await connection.json({})
+    assert client.headers["x-more"] == "1"

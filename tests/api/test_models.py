@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_router_mw.api.models import models_body, status_body
+from llm_router_mw.api.models import instance_body, models_body, status_body
 from llm_router_mw.types import InstanceState
 from tests.support.fake_router import INFO, view
 
@@ -72,3 +72,43 @@ def test_why_and_where_are_for_the_management_only() -> None:
 
 def test_a_file_that_cannot_be_used_is_a_failure_before_any_load() -> None:
     assert status_body(view("tiny", error="truncated"), detailed=False)["failed"]
+
+
+def test_how_an_instance_is_doing_is_for_the_management_only() -> None:
+    busy = view(
+        "tiny",
+        state=InstanceState.SLEEPING,
+        leases=1,
+        waiting=2,
+        position=3,
+        expected_wait_seconds=4.5,
+        memory={"host": 100},
+        sleep_level="context",
+        degraded=True,
+        pinned=True,
+    )
+    (public,) = models_body((busy,), detailed=False)["data"]
+    assert "instance" not in public
+    (detailed,) = models_body((busy,), detailed=True)["data"]
+    assert detailed["instance"] == {
+        "state": "sleeping",
+        "leases": 1,
+        "waiting": 2,
+        "memory": {"host": 100},
+        "sleep_level": "context",
+        "degraded": True,
+        "pinned": True,
+        "queue_position": 3,
+        "expected_wait_seconds": 4.5,
+    }
+
+
+def test_an_instance_that_nobody_waits_for_has_no_place() -> None:
+    assert instance_body(view("tiny")) == {
+        "state": "unloaded",
+        "leases": 0,
+        "waiting": 0,
+        "memory": {},
+        "degraded": False,
+        "pinned": False,
+    }

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llm_router_mw.api.parameters import GenerationRequest, StreamOptions, model_name
+from llm_router_mw.api.parameters import GenerationRequest, StreamOptions
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.types import Sampling
 
@@ -43,10 +43,3 @@ def test_stop_may_be_one_string_or_several_and_empty_ones_do_not_count() -> None
 
 def test_usage_in_the_stream_is_asked_for() -> None:
     assert GenerationRequest(stream_options=StreamOptions(include_usage=True)).include_usage
-
-
-@pytest.mark.parametrize("given", [None, ""])
-def test_a_request_must_name_its_model(given: str | None) -> None:
-    with pytest.raises(InvalidRequestError, match="model name is missing") as caught:
-        model_name(given)
-    assert caught.value.param == "model"

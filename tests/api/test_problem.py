@@ -9,6 +9,7 @@ from llm_router_mw.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     ModelNotFoundError,
+    ModelTooLargeError,
     QueueTimeoutError,
 )
 
@@ -32,6 +33,12 @@ def test_a_prompt_that_is_too_long_comes_with_its_figures() -> None:
     error = problem_body(ContextExceededError("no", n_prompt_tokens=9, n_ctx=8))["error"]
     assert (error["n_prompt_tokens"], error["n_ctx"]) == (9, 8)
     assert error["type"] == "exceed_context_size_error"
+
+
+def test_a_model_that_is_too_large_comes_with_what_each_device_lacks() -> None:
+    devices = {"host": {"needed_bytes": 9, "available_bytes": 8}}
+    assert problem_body(ModelTooLargeError("no", devices=devices))["error"]["devices"] == devices
+    assert problem_body(ModelTooLargeError("no"))["error"]["devices"] == {}
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, b"1"), (0.2, b"1"), (4.1, b"5")])

@@ -193,7 +193,9 @@ def test_the_peer_is_started_with_the_same_settings(
     shared = "--model m.gguf --port 80 --ctx-size 1024 --parallel 2 --threads 3"
     assert command.startswith(f"llama-server {shared}")
     assert expected in command
-    assert shared in " ".join(Side(3).command(Path("m.gguf"), settings, 80))
+    ours = " ".join(Side(3, unified=unified).command(Path("m.gguf"), settings, 80))
+    assert shared in ours
+    assert expected in ours
 
 
 @pytest.mark.parametrize("quick", [False, True])

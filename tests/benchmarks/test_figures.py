@@ -34,6 +34,13 @@ def test_ours_is_compared_with_the_better_layout(metric: Metric, best: str) -> N
     assert series.best_peer() == best
 
 
+def test_the_better_layout_of_ours_is_compared() -> None:
+    values = {"ours": [4.0], "ours-split": [6.0], "unified": [2.0], "split": [3.0]}
+
+    assert Series(SPEED, values).advantage() == Spread(2.0, 2.0, 2.0)
+    assert Series(Metric(name="gap"), values).advantage() == Spread(0.5, 0.5, 0.5)
+
+
 def test_rounds_are_compared_in_pairs() -> None:
     series = Series(SPEED, {"ours": [2.0, 20.0, 300.0], "split": [1.0, 10.0, 100.0]})
 

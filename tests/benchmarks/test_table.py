@@ -32,12 +32,13 @@ def test_a_row_holds_medians_with_their_ends_the_ratio_and_the_verdict() -> None
             "8 streams",
             "tokens/s",
             "120 (110..130)",
+            "–",
             "100 (100..100)",
             "90 (90..90)",
             "1.2 (1.1..1.3)",
             "≥ 1.05× met",
         ),
-        ("", "gap, ms", "7 (7..7)", "–", "–", "–", ""),
+        ("", "gap, ms", "7 (7..7)", "–", "–", "–", "–", ""),
     ]
 
 

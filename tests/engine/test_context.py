@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from llm_router_mw.engine.context import usable_cores
 from llm_router_mw.engine.native import llama
 from tests.engine.conftest import Load
 from tests.engine.driver import prompt
@@ -35,11 +33,3 @@ def test_a_batch_is_never_smaller_than_the_number_of_sequences(load: Load, endle
     driver.run()
     assert max(driver.rows) == 6
     assert all(driver.finish(request).reason == "length" for request in requests)
-
-
-def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert usable_cores() == 7

@@ -35,10 +35,32 @@ def test_as_long_as_nothing_is_known_it_may_too() -> None:
     assert Pace(512).prompt_budget(3) == 509
 
 
-def test_beside_others_a_step_lasts_a_tenth_of_a_second(clock: Clock) -> None:
+def test_beside_others_a_step_lasts_about_a_tenth_of_a_second(clock: Clock) -> None:
     measured = Pace(512)
     clock.step(measured, 500, 0.5)
-    assert measured.prompt_budget(4) == 100
+    assert 100 <= measured.prompt_budget(4) < 100 + 16
+
+
+@pytest.mark.parametrize("n_decoding", [1, 4, 8, 15, 16, 40])
+@pytest.mark.parametrize(("depth", "rows"), [(0, 16), (511, 16), (512, 64), (9000, 64)])
+def test_rows_come_in_the_numbers_that_are_computed_at_once(
+    clock: Clock, n_decoding: int, depth: int, rows: int
+) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 5.0)
+    budget = measured.prompt_budget(n_decoding, depth)
+    assert (n_decoding + budget) % rows == 0
+    assert 24 <= budget < 24 + rows
+
+
+@pytest.mark.parametrize(("depth", "rows"), [(0, 32), (512, 64)])
+def test_where_streams_are_separate_those_left_over_count(
+    clock: Clock, depth: int, rows: int
+) -> None:
+    measured = Pace(512, unified=False)
+    clock.step(measured, 500, 5.0)
+    # The first row of the prompt is computed with those of the others.
+    assert measured.prompt_budget(7, depth) == rows + 1
 
 
 def test_a_fast_machine_fills_the_batch_all_the_same(clock: Clock) -> None:
@@ -50,7 +72,7 @@ def test_a_fast_machine_fills_the_batch_all_the_same(clock: Clock) -> None:
 def test_a_slow_machine_still_gets_on(clock: Clock) -> None:
     measured = Pace(512)
     clock.step(measured, 500, 100.0)
-    assert measured.prompt_budget(4) == 32
+    assert measured.prompt_budget(4) == 28
 
 
 def test_steps_that_only_decode_are_not_measured(clock: Clock) -> None:
@@ -64,3 +86,10 @@ def test_one_odd_measurement_does_not_decide(clock: Clock) -> None:
     clock.step(measured, 500, 0.5)
     clock.step(measured, 500, 1.0)
     assert 50 < measured.prompt_budget(4) < 100
+
+
+def test_the_smallest_steps_with_a_prompt_are_measured_too(clock: Clock) -> None:
+    measured = Pace(512)
+    with measured.timed([*[(None, 1)] * 8, (None, 24)]):
+        clock.now += 0.032
+    assert 100 <= measured.prompt_budget(8) < 116

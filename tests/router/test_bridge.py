@@ -159,9 +159,9 @@ async def test_events_are_heard_on_another_loop_until_one_leaves(plugin: FakePlu
             async with router.events() as events:
                 kinds = [(await anext(events)).kind]
                 await router.load("a")
-                return [*kinds, *[(await anext(events)).kind for _ in range(3)]]
+                return [*kinds, *[(await anext(events)).kind for _ in range(4)]]
 
-        assert await elsewhere(visit) == ["snapshot", "status", "progress", "status"]
+        assert await elsewhere(visit) == ["snapshot", "queued", "status", "progress", "status"]
         await until(lambda: not router._hub._subscriptions)
 
 

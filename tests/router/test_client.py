@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from llm_router_mw.config import RouterConfig
-from llm_router_mw.default_plugins.chat_formats import llm_router_register_chat_formats
 from llm_router_mw.errors import (
     ClientStalledError,
     InvalidRequestError,
@@ -23,7 +20,6 @@ from llm_router_mw.errors import (
     WorkerDiedError,
 )
 from llm_router_mw.router import client as client_module
-from llm_router_mw.router.client import WorkerClient
 from llm_router_mw.router.process import WorkerProcess
 from llm_router_mw.types import (
     ChatTask,
@@ -31,64 +27,15 @@ from llm_router_mw.types import (
     ContentDelta,
     EmbedTask,
     FinishDelta,
-    LoadOptions,
-    Sampling,
     Task,
 )
-from llm_router_mw.wire import INITIAL_CREDIT, Load
+from llm_router_mw.wire import INITIAL_CREDIT
+from tests.router.clients import CHAT, ENDLESS, ignore_progress, nothing, order, read, start, worker
 from tests.router.conftest import OPTIONS, ScriptedWorkers
 from tests.support.gguf_bytes import small_model
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
-
-CHAT = ChatTask(
-    messages=({"role": "user", "content": "hi"},), max_tokens=5, sampling=Sampling(seed=1)
-)
-ENDLESS = CompletionTask(prompt="on and on", sampling=Sampling(seed=1))
-
-
-@asynccontextmanager
-async def worker(
-    *, stall_seconds: float = 60.0, load_stall_seconds: float = 60.0
-) -> AsyncIterator[WorkerClient]:
-    """Start a worker; on leaving, it is gone."""
-    process = await WorkerProcess.spawn()
-    made = WorkerClient(process, stall_seconds=stall_seconds, load_stall_seconds=load_stall_seconds)
-    with anyio.fail_after(50):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(made.run)
-            yield made
-            tasks.cancel_scope.cancel()
-    assert process.exited
-
-
-def order(path: Path | str, options: LoadOptions = OPTIONS) -> Load:
-    formats = llm_router_register_chat_formats(RouterConfig())
-    return Load(path=str(path), options=options, chat_formats=formats)
-
-
-def ignore_progress(value: float) -> None:
-    pass
-
-
-def nothing() -> None:
-    pass
-
-
-async def start(made: WorkerClient) -> None:
-    """Bring a scripted worker to the point where it takes tasks."""
-    await made.greet()
-    await made.load(order("x"), ignore_progress)
-
-
-async def read(made: WorkerClient, task: Task) -> tuple[str, FinishDelta]:
-    text = ""
-    async for delta in made.submit(task, nothing):
-        if isinstance(delta, ContentDelta):
-            text += delta.text
-    assert isinstance(delta, FinishDelta)
-    return text, delta
 
 
 # Real workers

@@ -11,10 +11,11 @@ import pytest
 
 from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
 from llm_router_mw.errors import QueueTimeoutError
-from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.router.hub import EventHub
-from llm_router_mw.scheduler import Scheduler, actions, events
-from llm_router_mw.types import InstanceState, Model
+from llm_router_mw.router.workers import Workers
+from llm_router_mw.scheduler import Limits, Scheduler, actions, events
+from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price
 from tests.support.fake_engine import FakePlugin, FakeSource
 from tests.support.waiting import until
 
@@ -30,21 +31,40 @@ class Stage:
         self.a, self.b, _ = FakeSource(folder, ("a", "b", "c"), {}).models()
         self.scheduler = Scheduler(
             LeastRecentlyUsed(),
-            models_max=1,
-            max_queue=0,
-            max_wait_seconds=10.0,
-            queue_timeout_seconds=100.0,
-            max_lease_seconds=1000.0,
+            Limits(
+                models_max=1,
+                max_queue=0,
+                max_wait_seconds=10.0,
+                queue_timeout_seconds=100.0,
+                max_lease_seconds=1000.0,
+            ),
         )
+        models = {model.id: model for model in (self.a, self.b)}
+
+        async def appraise(key: InstanceKey) -> tuple[Price, ...]:
+            return ()
+
+        def make_workers(conductor: Conductor) -> Workers:
+            return Workers(
+                self.engine,
+                tasks,
+                conductor.dispatch,
+                conductor.progressed,
+                clock=lambda: self.now,
+                chat_formats={},
+                devices=lambda: (),
+                stop_timeout_seconds=1.0,
+            )
+
         self.conductor = Conductor(
             self.scheduler,
-            self.engine,
             EventHub(()),
             tasks,
             clock=lambda: self.now,
-            names={model.instance_key: [model.id] for model in (self.a, self.b)},
-            chat_formats={},
-            stop_timeout_seconds=1.0,
+            names={model.instance_key: [model.id] for model in models.values()},
+            view=lambda name: ModelView(model=models[name]),
+            appraise=appraise,
+            make_workers=make_workers,
         )
 
     def state(self, model: Model) -> InstanceState:
@@ -66,7 +86,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
 
 async def test_the_timer_rings_when_the_scheduler_asked_for_it(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre, anyio.create_task_group() as tasks:
-        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        (lease,) = await theatre.conductor.request([theatre.a], Wish(), hold=True)
         theatre.now = 999.99  # the lease ends at 1000
         tasks.start_soon(theatre.conductor.run_timer)
         await anyio.lowlevel.checkpoint()
@@ -78,7 +98,7 @@ async def test_the_timer_rings_when_the_scheduler_asked_for_it(tmp_path: Path) -
 
 async def test_a_timer_that_rings_too_early_is_set_again(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre, anyio.create_task_group() as tasks:
-        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        (lease,) = await theatre.conductor.request([theatre.a], Wish(), hold=True)
         theatre.now = 999.99
         tasks.start_soon(theatre.conductor.run_timer)
         ticks = 0
@@ -99,12 +119,12 @@ async def test_a_timer_that_rings_too_early_is_set_again(tmp_path: Path) -> None
 
 async def test_a_request_that_waits_too_long_is_refused_by_the_clock(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre:
-        (lease,) = await theatre.conductor.request([theatre.a], autoload=True, hold=True)
+        (lease,) = await theatre.conductor.request([theatre.a], Wish(), hold=True)
         refusals: list[QueueTimeoutError] = []
 
         async def ask() -> None:
             try:
-                await theatre.conductor.request([theatre.b], autoload=True, hold=True)
+                await theatre.conductor.request([theatre.b], Wish(), hold=True)
             except QueueTimeoutError as error:
                 refusals.append(error)
 
@@ -136,7 +156,7 @@ async def test_the_timer_is_put_forward_but_not_back(tmp_path: Path) -> None:
 async def test_a_stubborn_victim_keeps_its_slot_until_it_is_gone(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre:
         conductor, engine = theatre.conductor, theatre.engine
-        await conductor.request([theatre.a], autoload=True, hold=False)
+        await conductor.request([theatre.a], Wish(), hold=False)
         engine.stubborn["a"] = anyio.Event()
         conductor.request_later([theatre.b])
         await until(lambda: engine.latest("a").stops == 1)
@@ -150,7 +170,7 @@ async def test_a_stubborn_victim_keeps_its_slot_until_it_is_gone(tmp_path: Path)
 async def test_closing_waits_for_a_stubborn_worker_and_starts_no_other(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre:
         conductor, engine = theatre.conductor, theatre.engine
-        await conductor.request([theatre.a], autoload=True, hold=False)
+        await conductor.request([theatre.a], Wish(), hold=False)
         engine.stubborn["a"] = anyio.Event()
         conductor.request_later([theatre.b])
         async with anyio.create_task_group() as tasks:
@@ -158,7 +178,7 @@ async def test_closing_waits_for_a_stubborn_worker_and_starts_no_other(tmp_path:
             await until(lambda: engine.latest("a").stops == 1)
             assert not engine.latest("a").gone.is_set()
             engine.stubborn["a"].set()
-        await until(lambda: conductor.worker(theatre.a.instance_key) is None)
+        await until(lambda: conductor.workers.get(theatre.a.instance_key) is None)
         assert theatre.state(theatre.b) is InstanceState.UNLOADED
         assert engine.loads == ["a"]
 
@@ -166,9 +186,13 @@ async def test_closing_waits_for_a_stubborn_worker_and_starts_no_other(tmp_path:
 async def test_news_of_an_earlier_worker_does_not_touch_a_later_one(tmp_path: Path) -> None:
     async with stage(tmp_path) as theatre:
         conductor = theatre.conductor
-        await conductor.request([theatre.a], autoload=True, hold=False)
-        stopped: list[object] = []
-        conductor._with_worker(theatre.a.instance_key, 99, stopped.append)
-        conductor._with_worker(theatre.b.instance_key, 1, stopped.append)
-        assert stopped == []
-        await conductor.exited(theatre.b.instance_key)  # there is none to wait for
+        await conductor.request([theatre.a], Wish(), hold=False)
+        workers = conductor.workers
+        for act in (workers.stop, workers.kill, workers.wake):
+            act(theatre.a.instance_key, 99)
+            act(theatre.b.instance_key, 1)
+        await anyio.wait_all_tasks_blocked()
+        present = workers.get(theatre.a.instance_key)
+        assert present is not None
+        assert not present.stopping
+        await workers.exited(theatre.b.instance_key)  # there is none to wait for

@@ -29,7 +29,7 @@ from llm_router_mw.errors import (
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer
 from llm_router_mw.router import Lease, Router
-from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.types import ChatTask, Delta, FinishDelta, InstanceState, Model, RouterEvent
 from tests.support.fake_engine import FakePlugin
 from tests.support.waiting import until
@@ -485,7 +485,7 @@ async def test_nothing_is_started_any_more_while_the_router_closes(plugin: FakeP
     async def ask_while_it_closes(conductor: Conductor, model: Model) -> None:
         await until(lambda: not router.running)
         with pytest.raises(RouterNotRunningError):
-            await conductor.request([model], autoload=True, hold=True)
+            await conductor.request([model], Wish(), hold=True)
         with pytest.raises(RuntimeError, match="not closed yet"):
             await router.__aenter__()
         plugin.engine.stubborn["a"].set()
@@ -534,7 +534,7 @@ async def test_a_load_that_ends_while_the_router_closes_is_granted_to_nobody(
         running = router._running
         assert running is not None
         (instance,) = running.scheduler.instances()
-        present = running.conductor.worker(instance.key)
+        present = running.conductor.workers.get(instance.key)
         assert present is not None
         loading = present
     assert instance.uses == 0
@@ -678,8 +678,9 @@ async def test_events_begin_with_a_snapshot_and_tell_a_whole_life(plugin: FakePl
         assert (first.kind, [view.id for view in first.models]) == ("snapshot", ["a", "b", "c"])
         await router.load("a")
         await router.unload("a")
-        seen = [await anext(events) for _ in range(5)]
+        seen = [await anext(events) for _ in range(6)]
     assert [(event.kind, event.state) for event in seen] == [
+        ("queued", InstanceState.UNLOADED),
         ("status", InstanceState.LOADING),
         ("progress", None),
         ("status", InstanceState.LOADED),
@@ -687,7 +688,7 @@ async def test_events_begin_with_a_snapshot_and_tell_a_whole_life(plugin: FakePl
         ("status", InstanceState.UNLOADED),
     ]
     assert {event.model for event in seen} == {"a"}
-    assert seen[1].data == {"value": 0.5}
+    assert seen[2].data == {"value": 0.5}
 
 
 async def test_all_names_of_an_instance_are_told(tmp_path: Path) -> None:

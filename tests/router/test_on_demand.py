@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_router_mw.router import OnDemandRouter, Router, RouterThread
+from llm_router_mw.types import InstanceState
 from tests.support.fake_engine import FakePlugin
 
 pytestmark = pytest.mark.asyncio
@@ -44,10 +45,28 @@ async def test_several_are_taken_at_once(on_demand: OnDemandRouter) -> None:
 async def test_each_verb_starts_it(router: Router, on_demand: OnDemandRouter) -> None:
     await on_demand.load("a")
     assert await on_demand.unload("a")
-    lease = await on_demand.lease("b")
+    lease = await on_demand.lease("b", priority=1, timeout_seconds=5.0)
     lease.release()
+    assert await on_demand.sleep("b")
+    assert on_demand.models()[1].state is InstanceState.SLEEPING
+    await on_demand.wake("b")
+    assert on_demand.models()[1].state is InstanceState.LOADED
     async with on_demand.events() as events:
         assert (await anext(aiter(events))).kind == "snapshot"
+
+
+async def test_demands_are_handed_on(on_demand: OnDemandRouter) -> None:
+    async with on_demand.acquire("a", keep_alive_seconds=0.0, timeout_seconds=5.0) as llm:
+        assert llm.model == "a"
+
+
+@pytest.mark.parametrize("look", ["overview", "slots"])
+async def test_looking_starts_it_too(look: str, router: Router, on_demand: OnDemandRouter) -> None:
+    if look == "overview":
+        assert on_demand.overview().models_max == 4
+    else:
+        assert on_demand.slots("a") == ()
+    assert router.running
 
 
 async def test_listing_starts_it_too(router: Router, on_demand: OnDemandRouter) -> None:

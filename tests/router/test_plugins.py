@@ -13,10 +13,10 @@ from llm_router_mw.config import RouterConfig
 from llm_router_mw.default_plugins import engines, eviction
 from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
 from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.protocols import Candidate
+from llm_router_mw.protocols import Candidate, Shortfall
 from llm_router_mw.router.plugins import Registry, collect, create_plugin_manager
 from llm_router_mw.router.process_engine import ProcessEngine
-from llm_router_mw.types import InstanceKey, LoadOptions, Model
+from llm_router_mw.types import Device, InstanceKey, LoadOptions, Model, Placement
 
 CONFIG = RouterConfig()
 
@@ -205,10 +205,81 @@ def test_a_broken_installed_plugin_is_named_and_left_out(
 def test_an_unknown_engine_or_policy_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"engine 'rocket' is not registered.* are: process"):
         supplied().engine("rocket")
-    with pytest.raises(ConfigError, match=r"eviction_policy 'random' .* are: lru"):
+    with pytest.raises(ConfigError, match=r"eviction_policy 'random' .* are: .*lru"):
         supplied().policy("random")
     with pytest.raises(ConfigError, match="are: none"):
-        Registry(sources={}, engines={}, policies={}, observers={}, chat_formats={}).engine("x")
+        Registry(
+            sources={},
+            engines={},
+            policies={},
+            observers={},
+            probes={},
+            estimators={},
+            placements={},
+            chat_formats={},
+        ).engine("x")
+
+
+class Memory:
+    """A plugin with all that there is to decide about memory; each part is of one name."""
+
+    name = "mine"
+
+    def inventory(self) -> list[Device]:
+        return []  # pragma: no cover
+
+    def used_bytes(self, pids: Sequence[int]) -> dict[str, int]:
+        return {}  # pragma: no cover
+
+    def estimate(self, model: Model, placement: Placement, devices: Sequence[Device]) -> None:
+        return None  # pragma: no cover
+
+    def place(self, model: Model, devices: Sequence[Device]) -> list[Placement]:
+        return []  # pragma: no cover
+
+    @hookimpl
+    def llm_router_register_device_probes(self) -> list[Memory]:
+        return [self]
+
+    @hookimpl
+    def llm_router_register_estimators(self) -> list[Memory]:
+        return [self]
+
+    @hookimpl
+    def llm_router_register_placement_policies(self) -> list[Memory]:
+        return [self]
+
+
+@pytest.mark.parametrize("kind", ["probes", "estimators", "placements"])
+def test_what_decides_about_memory_is_supplied_by_plugins_and_they_come_before_ours(
+    kind: str,
+) -> None:
+    plugin = Memory()
+    found = getattr(supplied(plugin), kind)
+    assert list(found) == ["mine", *getattr(supplied(), kind)]
+    assert found["mine"] is plugin
+
+
+@pytest.mark.parametrize(
+    ("hook", "protocol"),
+    [
+        ("device_probes", "DeviceProbe"),
+        ("estimators", "Estimator"),
+        ("placement_policies", "PlacementPolicy"),
+    ],
+)
+def test_what_decides_about_memory_has_to_have_the_right_shape(hook: str, protocol: str) -> None:
+    @hookimpl
+    def implementation() -> list[object]:
+        return [Source("wrong")]
+
+    plugin = SimpleNamespace(**{f"llm_router_register_{hook}": implementation})
+    with pytest.raises(PluginLoadError, match=f"which is no {protocol}"):
+        supplied(plugin)
+
+
+def test_ours_ask_the_header_first_and_the_size_of_the_file_last() -> None:
+    assert list(supplied().estimators) == ["metadata", "file-size"]
 
 
 def test_the_shipped_engine_works_in_processes() -> None:
@@ -217,12 +288,16 @@ def test_the_shipped_engine_works_in_processes() -> None:
 
 
 def test_the_shipped_policy_names_the_least_recently_used_first() -> None:
-    (policy,) = eviction.llm_router_register_eviction_policies(CONFIG)
+    policy = next(
+        p for p in eviction.llm_router_register_eviction_policies(CONFIG) if p.name == "lru"
+    )
 
     def candidate(name: str, last_used_seconds: float) -> Candidate:
         return Candidate(
             instance=InstanceKey(name, LoadOptions()),
+            step="stop",
             models=(name,),
+            freed={"slots": 1},
             last_used_seconds=last_used_seconds,
             loaded_at_seconds=0.0,
             load_seconds=1.0,
@@ -230,4 +305,5 @@ def test_the_shipped_policy_names_the_least_recently_used_first() -> None:
         )
 
     young, old = candidate("young", 9.0), candidate("old", 1.0)
-    assert list(policy.rank([young, old], 1, 10.0)) == [old, young]
+    shortfall = Shortfall(device="slots", bytes=1, lacking={"slots": 1})
+    assert list(policy.rank([young, old], shortfall, 10.0)) == [old, young]

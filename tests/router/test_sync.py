@@ -92,6 +92,15 @@ def test_models_are_loaded_and_unloaded_by_hand(router: SyncRouter) -> None:
     assert router.models()[0].state in (InstanceState.LOADING, InstanceState.LOADED)
 
 
+def test_models_sleep_and_wake_by_hand(router: SyncRouter) -> None:
+    with router.acquire("a", keep_alive_seconds=60.0, timeout_seconds=5.0):
+        assert not router.sleep("a", wait=False)
+    assert router.sleep("a", level="context")
+    assert router.models()[0].state is InstanceState.SLEEPING
+    router.wake("a")
+    assert router.models()[0].state is InstanceState.LOADED
+
+
 def test_a_router_that_stops_in_the_middle_ends_the_use_and_not_the_leaving(
     router: SyncRouter, thread: RouterThread
 ) -> None:

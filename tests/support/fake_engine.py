@@ -9,9 +9,9 @@ from pathlib import Path
 import anyio
 
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import LLMRouterError, WorkerDiedError
+from llm_router_mw.errors import LLMRouterError, ModelUnloadedError, WireError, WorkerDiedError
 from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.protocols import EngineFactory, ExitReport, ModelSource
+from llm_router_mw.protocols import EngineFactory, ExitReport, ModelSource, SleepReport
 from llm_router_mw.types import (
     ChatTask,
     CompletionTask,
@@ -23,6 +23,7 @@ from llm_router_mw.types import (
     LoadOptions,
     Model,
     ModelInfo,
+    SleepLevel,
     Task,
     Usage,
 )
@@ -38,7 +39,7 @@ class FakeStream:
         self.cancelled = False
         self.error: LLMRouterError | None = None
         self.open = anyio.Event()
-        self._over = False
+        self.over = False
         self._on_finished = on_finished
 
     def __aiter__(self) -> FakeStream:
@@ -56,7 +57,7 @@ class FakeStream:
         return delta
 
     def cancel(self, error: LLMRouterError | None = None) -> None:
-        if not self._over:
+        if not self.over:
             self.cancelled = True
             self.error = error
             self.deltas = [FinishDelta("cancelled", Usage())]
@@ -68,14 +69,14 @@ class FakeStream:
         self.open.set()
 
     def fail(self, error: LLMRouterError) -> None:
-        if not self._over:
+        if not self.over:
             self.error = error
             self.open.set()
             self._finish()
 
     def _finish(self) -> None:
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             self._on_finished()
 
 
@@ -94,11 +95,39 @@ class FakeInstance:
         self.stops = 0
         self.streams: list[FakeStream] = []
         self.exit_code = 0
+        self.asleep: SleepLevel | None = None
+        self.told: list[str] = []
+        """Levels of sleep, and ``wake``, in the order in which they were asked for."""
 
     async def load(self, order: Load, progress: Callable[[float], None]) -> ModelInfo:
         self.order = order
         self.name = Path(order.path).stem
         self.engine.loads.append(self.name)
+        return await self._come_up(progress)
+
+    async def sleep(self, level: SleepLevel) -> SleepReport:
+        """Fall asleep; slowly, as ``slow_sleep`` says."""
+        self.told.append(level)
+        if any(not stream.over for stream in self.streams):
+            raise WireError("the model cannot sleep while requests are under way")
+        if self.engine.slow_sleep is not None:
+            await self.engine.slow_sleep.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.asleep = level
+        held = self.engine.asleep_bytes[level]
+        return SleepReport(seconds=0.1, private_bytes=held, freed_bytes=1000 - held)
+
+    async def wake(self, progress: Callable[[float], None]) -> ModelInfo:
+        """Load again; slowly, or with a failure, as a load would."""
+        self.told.append("wake")
+        if not self.gone.is_set():
+            self.ready = anyio.Event()
+        info = await self._come_up(progress)
+        self.asleep = None
+        return info
+
+    async def _come_up(self, progress: Callable[[float], None]) -> ModelInfo:
         progress(0.5)
         if self.name in self.engine.slow:
             await self.ready.wait()
@@ -119,6 +148,8 @@ class FakeInstance:
 
     def submit(self, task: Task, on_finished: Callable[[], None]) -> FakeStream:
         stream = FakeStream(_answer(task), on_finished)
+        if self.asleep is not None:
+            stream.fail(ModelUnloadedError("the model has fallen asleep"))
         if not self.engine.hold:
             stream.give()
         self.streams.append(stream)
@@ -172,6 +203,9 @@ class FakeEngine:
         self.hold = False
         """Streams give nothing until they are told to."""
         self.slow_create: anyio.Event | None = None
+        self.slow_sleep: anyio.Event | None = None
+        """Falling asleep waits for it."""
+        self.asleep_bytes: dict[SleepLevel, int] = {"context": 400, "full": 50}
         self.broken_running: Exception | None = None
         self.broken_create: Exception | None = None
         self.broken_wait: Exception | None = None

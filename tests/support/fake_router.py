@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from llm_router_mw.errors import LeaseExpiredError, LLMRouterError, ModelNotFoundError
+from llm_router_mw.protocols import OnQueued
 from llm_router_mw.types import (
     ContentDelta,
     Delta,
@@ -21,7 +22,11 @@ from llm_router_mw.types import (
     Model,
     ModelInfo,
     ModelView,
+    QueuePlace,
     RouterEvent,
+    RouterView,
+    SleepLevel,
+    SlotView,
     Task,
     TextReply,
     Timings,
@@ -126,6 +131,7 @@ class FakeRouter:
         scripts: model name → what its answers consist of.
         refusals: model name → what ``lease`` raises.
         waits: model name → what ``lease`` awaits first.
+        places: model name → where a request for it stands in the queue, when it begins to wait.
         start_error, stop_error: raised on entering and on leaving.
     """
 
@@ -135,26 +141,37 @@ class FakeRouter:
         *,
         refusals: dict[str, Exception] | None = None,
         waits: dict[str, Callable[[], Awaitable[None]]] | None = None,
+        places: dict[str, QueuePlace] | None = None,
         start_error: Exception | None = None,
         stop_error: Exception | None = None,
     ) -> None:
         self.scripts: dict[str, Sequence[ScriptItem]] = scripts or {"tiny": HELLO}
         self.refusals = refusals or {}
         self.waits = waits or {}
+        self.places = places or {}
         self.start_error = start_error
         self.stop_error = stop_error
         self.views: tuple[ModelView, ...] = tuple(view(name) for name in self.scripts)
         self.script_of_events: Sequence[RouterEvent | Callable[[], Awaitable[None]]] = ()
         self.drains = False
-        """Whether unloading takes longer than the call."""
+        """Whether unloading, or falling asleep, takes longer than the call."""
+        self.running_slots: tuple[SlotView, ...] = ()
         self.running = False
         self.starts = 0
         self.stops = 0
         self.leases: list[FakeLease] = []
-        self.autoloads: list[bool | None] = []
+        self.demands: list[dict[str, Any]] = []
+        """What each lease was asked for with."""
+        self.on_queued: OnQueued | None = None
+        """Of the last lease."""
         self.lease_cancelled = threading.Event()
         self.calls: list[tuple[Any, ...]] = []
         self.subscribers = 0
+
+    @property
+    def autoloads(self) -> list[bool | None]:
+        """``autoload`` of each lease that was asked for."""
+        return [demand["autoload"] for demand in self.demands]
 
     async def __aenter__(self) -> FakeRouter:
         await anyio.lowlevel.checkpoint()
@@ -176,16 +193,36 @@ class FakeRouter:
             raise self.stop_error
 
     @asynccontextmanager
-    async def acquire(self, *models: str) -> AsyncIterator[Any]:
-        leases = tuple([await self.lease(model) for model in models])
+    async def acquire(self, *models: str, **demand: Any) -> AsyncIterator[Any]:
+        leases = tuple([await self.lease(model, **demand) for model in models])
         try:
             yield leases if len(leases) > 1 else leases[0]
         finally:
             for lease in leases:
                 lease.release()
 
-    async def lease(self, model: str, *, autoload: bool | None = None) -> FakeLease:
-        self.autoloads.append(autoload)
+    async def lease(
+        self,
+        model: str,
+        *,
+        autoload: bool | None = None,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> FakeLease:
+        self.demands.append(
+            {
+                "model": model,
+                "autoload": autoload,
+                "priority": priority,
+                "keep_alive_seconds": keep_alive_seconds,
+                "timeout_seconds": timeout_seconds,
+            }
+        )
+        self.on_queued = on_queued
+        if on_queued is not None and model in self.places:
+            on_queued(self.places[model])
         if model in self.waits:
             try:
                 await self.waits[model]()
@@ -201,6 +238,13 @@ class FakeRouter:
     def models(self) -> tuple[ModelView, ...]:
         return self.views
 
+    def overview(self) -> RouterView:
+        return RouterView(models_max=4, models_autoload=True)
+
+    def slots(self, model: str) -> tuple[SlotView, ...]:
+        self._check(model)
+        return self.running_slots
+
     async def load(self, model: str, *, wait: bool = True) -> None:
         self._check(model)
         self.calls.append(("load", model, wait))
@@ -209,6 +253,15 @@ class FakeRouter:
         self._check(model)
         self.calls.append(("unload", model, force, wait))
         return not self.drains
+
+    async def sleep(self, model: str, *, level: SleepLevel = "full", wait: bool = True) -> bool:
+        self._check(model)
+        self.calls.append(("sleep", model, level, wait))
+        return not self.drains
+
+    async def wake(self, model: str, *, wait: bool = True) -> None:
+        self._check(model)
+        self.calls.append(("wake", model, wait))
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:

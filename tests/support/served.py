@@ -38,7 +38,7 @@ class Served:
         """Return the process id of the worker that has *model* loaded."""
         running = self.router._running
         assert running is not None
-        worker = running.conductor.worker(self.view(model).model.instance_key)
+        worker = running.conductor.workers.get(self.view(model).model.instance_key)
         assert worker is not None
         assert worker.engine is not None
         assert worker.engine.pid is not None

@@ -31,3 +31,4 @@ class CuriousFormat(TemplateChatFormat):
         print("web:", sorted(found & {"starlette", "pluggy", "uvicorn", "anyio"}), flush=True)
         print("engine:", sorted(found & {"llama_cpp"}), flush=True)
         print("mark:", os.environ.get("TINY_MARK"), flush=True)
+        print("visible:", repr(os.environ.get("CUDA_VISIBLE_DEVICES")), flush=True)

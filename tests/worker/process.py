@@ -67,6 +67,11 @@ class WorkerProcess:
             self._received.extend(self._decoder.feed(data))
         return self._received.popleft()
 
+    def silent(self, seconds: float) -> bool:
+        """Tell whether it says nothing for so long."""
+        readable, _, _ = select.select([self._stdout], [], [], seconds)
+        return not self._received and not readable
+
     def expect(self, kind: type[MessageT]) -> MessageT:
         """Return the next message, which must be of *kind*."""
         message = self.receive()

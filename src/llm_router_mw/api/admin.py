@@ -1,4 +1,4 @@
-"""llama-server's management routes: health, load, unload, and the events of all models."""
+"""Management: health, load, unload, sleep, wake, and the events of all models."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from msgspec import Struct
 
 from llm_router_mw.api.body import decode
 from llm_router_mw.api.connection import Connection
-from llm_router_mw.api.models import models_body, progress_body
-from llm_router_mw.api.parameters import model_name
+from llm_router_mw.api.demand import model_name
+from llm_router_mw.api.models import instance_body, models_body, progress_body
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.api.sse import EventStream, event
 from llm_router_mw.protocols import RouterContract
-from llm_router_mw.types import InstanceState, RouterEvent, client_state
+from llm_router_mw.types import InstanceState, RouterEvent, SleepLevel, client_state
 
 
 class LoadRequest(Struct, frozen=True, kw_only=True):
-    """Body of ``POST /models/load``."""
+    """Body of ``POST /models/load`` and ``POST /models/wake``."""
 
     model: str | None = None
 
@@ -32,8 +32,16 @@ class UnloadRequest(Struct, frozen=True, kw_only=True):
     """Cut off requests that are running, rather than wait for their end."""
 
 
+class SleepRequest(Struct, frozen=True, kw_only=True):
+    """Body of ``POST /models/sleep``."""
+
+    model: str | None = None
+    level: SleepLevel | None = None
+
+
 _load_decoder = msgspec.json.Decoder(LoadRequest)
 _unload_decoder = msgspec.json.Decoder(UnloadRequest)
+_sleep_decoder = msgspec.json.Decoder(SleepRequest)
 
 
 async def health(connection: Connection, router: RouterContract, settings: APISettings) -> None:
@@ -53,6 +61,21 @@ async def unload(connection: Connection, router: RouterContract, settings: APISe
     request = decode(await connection.body(settings.max_body_bytes), _unload_decoder)
     gone = await router.unload(model_name(request.model), force=bool(request.force), wait=False)
     await connection.json({"success": True}, 200 if gone else 202)
+
+
+async def sleep(connection: Connection, router: RouterContract, settings: APISettings) -> None:
+    """``POST /models/sleep``: 202 if the model is busy and drains first."""
+    request = decode(await connection.body(settings.max_body_bytes), _sleep_decoder)
+    level = request.level or "full"
+    asleep = await router.sleep(model_name(request.model), level=level, wait=False)
+    await connection.json({"success": True}, 200 if asleep else 202)
+
+
+async def wake(connection: Connection, router: RouterContract, settings: APISettings) -> None:
+    """``POST /models/wake``: answers when the wake has been asked for, not when it is done."""
+    request = decode(await connection.body(settings.max_body_bytes), _load_decoder)
+    await router.wake(model_name(request.model), wait=False)
+    await connection.json({"success": True})
 
 
 async def stream_events(
@@ -85,6 +108,8 @@ def event_bodies(item: RouterEvent) -> list[dict[str, Any]]:
         data["reason"] = item.reason
     if item.kind == "snapshot":
         data |= models_body(item.models, detailed=True)
+    elif item.models:
+        data["instance"] = instance_body(item.models[0])
     if item.kind == "progress":
         data["status"] = client_state(InstanceState.LOADING)
         data["progress"] = progress_body(data.pop("value", 0.0))

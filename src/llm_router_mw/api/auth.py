@@ -29,14 +29,19 @@ def check_access(scope: Scope, access: Access, settings: APISettings) -> None:
             return
         keyword = "an API key"
     else:
-        if settings.authorize is not None and settings.authorize(scope):
-            return
-        if _holds_key(scope, settings.admin_keys):
+        if may_manage(scope, settings):
             return
         keyword = "the admin key"
     raise AuthenticationError(
         f"this path needs {keyword}: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'"
     )
+
+
+def may_manage(scope: Scope, settings: APISettings) -> bool:
+    """Say whether the request of *scope* may do what concerns others too."""
+    if settings.authorize is not None and settings.authorize(scope):
+        return True
+    return _holds_key(scope, settings.admin_keys)
 
 
 def cache_namespace(scope: Scope, settings: APISettings) -> str:

@@ -23,11 +23,16 @@ class ClientDisconnectedError(Exception):
 
 
 class Connection:
-    """The ASGI triple of one request. ``started`` says whether a status line has been sent."""
+    """The ASGI triple of one request.
+
+    ``started`` says whether a status line has been sent; ``more_headers`` gives what goes with it
+    whatever the answer is.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.started = False
+        self.more_headers: Callable[[], Headers] = tuple
         self._receive = receive
         self._send = send
 
@@ -59,10 +64,19 @@ class Connection:
         query = self.scope.get("query_string", b"").decode("latin-1")
         return parse_qs(query, keep_blank_values=True).get(name, [None])[0] if query else None
 
+    def header(self, name: str) -> str | None:
+        """Return the first value of the request header *name*."""
+        wanted = name.lower().encode()
+        for key, value in self.scope["headers"]:
+            if key == wanted:
+                return bytes(value).decode("latin-1")
+        return None
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line; the body follows by :meth:`write`."""
         self.started = True
-        await self._emit({"type": "http.response.start", "status": status, "headers": [*headers]})
+        about = [*headers, *self.more_headers()]
+        await self._emit({"type": "http.response.start", "status": status, "headers": about})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the body, the last one if not *more*."""

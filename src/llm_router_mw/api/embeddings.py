@@ -7,24 +7,23 @@ from base64 import b64encode
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
 
 from llm_router_mw.api.body import MAX_INT, check_range, decode, understand
 from llm_router_mw.api.connection import Connection
+from llm_router_mw.api.demand import ModelRequest, demand_of, model_name
 from llm_router_mw.api.generation import answering, deltas
-from llm_router_mw.api.parameters import model_name
 from llm_router_mw.api.prompts import inputs
 from llm_router_mw.api.settings import APISettings
+from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.protocols import DeltaStream, RouterContract
 from llm_router_mw.types import EmbeddingDelta, EmbedTask, FinishDelta
 
 _FLOAT32_BYTES = 4
 
 
-class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+class EmbeddingRequest(ModelRequest, frozen=True, kw_only=True):
     """Body of ``POST /v1/embeddings``."""
 
-    model: str | None = None
     input: str | list[str | int | list[int]] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
@@ -37,9 +36,10 @@ async def embeddings(connection: Connection, router: RouterContract, settings: A
     """``POST /v1/embeddings``."""
     data = await connection.body(settings.max_body_bytes)
     request, model, task = await understand(data, _read)
+    waiting = Waiting(connection, demand_of(request, connection, settings))
 
     async def work() -> None:
-        async with answering(connection, router, model, task) as stream:
+        async with answering(router, waiting, task) as stream:
             vectors, finish = await collect_vectors(stream)
         show = _base64 if request.encoding_format == "base64" else floats
         tokens = finish.usage.prompt_tokens

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from llm_router_mw.api.connection import Connection
+from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.errors import InvalidRequestError, LeaseExpiredError, WorkerDiedError
 from llm_router_mw.protocols import DeltaStream, RouterContract
 from llm_router_mw.types import ChatTask, CompletionTask, Delta, FinishDelta, ModelInfo, Task
@@ -22,19 +22,18 @@ Answers = AsyncGenerator[tuple[int, Delta]]
 
 @asynccontextmanager
 async def answering(
-    connection: Connection,
     router: RouterContract,
-    model: str,
+    waiting: Waiting,
     task: Task,
     check: Check = lambda info: None,
 ) -> AsyncIterator[DeltaStream]:
-    """Wait for *model*, start *task* and hold its stream; on leaving, the task is over.
+    """Wait for the model, start *task* and hold its stream; on leaving, the task is over.
 
     Raises:
         InvalidRequestError: *check* did.
         LLMRouterError: the model cannot be had.
     """
-    lease = await router.lease(model, autoload=_autoload(connection))
+    lease = await waiting.lease(router)
     try:
         check(lease.info)
         stream = lease.stream(task, release=True)
@@ -66,9 +65,8 @@ async def deltas(stream: DeltaStream) -> AsyncGenerator[Delta]:
 
 @asynccontextmanager
 async def answering_often(
-    connection: Connection,
     router: RouterContract,
-    model: str,
+    waiting: Waiting,
     task: ChatTask | CompletionTask,
     count: int,
     check: Check,
@@ -80,10 +78,10 @@ async def answering_often(
         LLMRouterError: the model cannot be had.
     """
     if count == 1:
-        async with answering(connection, router, model, task, check) as stream:
+        async with answering(router, waiting, task, check) as stream:
             yield _numbered(stream)
         return
-    lease = await router.lease(model, autoload=_autoload(connection))
+    lease = await waiting.lease(router)
     streams: list[DeltaStream] = []
     try:
         _check_count(count, lease.info)
@@ -165,8 +163,3 @@ async def _received(
         if isinstance(item, Exception):
             raise item
         yield item
-
-
-def _autoload(connection: Connection) -> bool | None:
-    given = connection.query("autoload")
-    return None if given is None else given in ("1", "true")

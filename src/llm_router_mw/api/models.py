@@ -46,6 +46,24 @@ def status_body(view: ModelView, *, detailed: bool) -> dict[str, Any]:
     return status
 
 
+def instance_body(view: ModelView) -> dict[str, Any]:
+    """Return what llama-server has no fields for: how the model's instance is doing."""
+    body: dict[str, Any] = {
+        "state": view.state,
+        "leases": view.leases,
+        "waiting": view.waiting,
+        "memory": dict(view.memory),
+        "degraded": view.degraded,
+        "pinned": view.pinned,
+    }
+    if view.sleep_level is not None:
+        body["sleep_level"] = view.sleep_level
+    if view.position is not None:
+        body["queue_position"] = view.position
+        body["expected_wait_seconds"] = view.expected_wait_seconds
+    return body
+
+
 def progress_body(value: float) -> dict[str, Any]:
     """Return llama-server's ``progress`` of a load, a fraction from 0 to 1."""
     return {"stages": ["text_model"], "current": "text_model", "value": value}
@@ -67,6 +85,7 @@ def _entry(view: ModelView, created: int, detailed: bool) -> dict[str, Any]:
     }
     if detailed:
         entry["path"] = model.path
+        entry["instance"] = instance_body(view)
     if view.info is not None:
         entry["meta"] = _meta(view.info)
     return entry

@@ -13,14 +13,16 @@ from msgspec import Meta
 from llm_router_mw.api.auth import cache_namespace
 from llm_router_mw.api.body import MAX_ITEMS, decode, refuse_unsupported, understand
 from llm_router_mw.api.connection import Connection
+from llm_router_mw.api.demand import demand_of, model_name
 from llm_router_mw.api.generation import Answers, answering_often
 from llm_router_mw.api.logprobs import MAX_TOP_LOGPROBS, LogprobStyle
 from llm_router_mw.api.messages import Message, conversation
 from llm_router_mw.api.openai_shapes import ChatShape, Choice, CompletionShape
-from llm_router_mw.api.parameters import GenerationRequest, model_name
+from llm_router_mw.api.parameters import GenerationRequest
 from llm_router_mw.api.prompts import single_prompt
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.api.sse import DONE, EventStream
+from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.sampling_limits import check_limit
@@ -136,17 +138,21 @@ async def _answer(
     namespace = cache_namespace(connection.scope, settings)
     task = msgspec.structs.replace(task, cache_namespace=namespace)
 
-    async def work() -> None:
-        model, count = model_name(request.model), shape.count
-        check = partial(_check_probs, request, task, count)
-        async with answering_often(connection, router, model, task, count, check) as answers:
+    waiting = Waiting(connection, demand_of(request, connection, settings))
+    check = partial(_check_probs, request, task, shape.count)
+    events = EventStream(connection, settings, waiting)
+
+    async def answer() -> None:
+        async with answering_often(router, waiting, task, shape.count, check) as answers:
             if request.stream:
-                chunks = _chunks(answers, shape, request)
-                await EventStream(connection, settings).run(chunks)
+                await events.send(_chunks(answers, shape, request))
                 return
             with _fields_named_as_in(request):
                 choices = await _collect(answers, shape.count)
         await connection.json(shape.whole(choices))
+
+    async def work() -> None:
+        await (events.around(answer) if request.stream else answer())
 
     await connection.while_connected(work)
 

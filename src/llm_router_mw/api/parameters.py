@@ -25,7 +25,6 @@ class StreamOptions(Struct, frozen=True):
 class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     """Fields of ``chat/completions`` and ``completions``; null is the same as absent."""
 
-    model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = None
@@ -116,14 +115,3 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
             )
         # An empty string occurs everywhere and would end the answer before it began.
         return tuple(stop for stop in stops if stop)
-
-
-def model_name(given: str | None) -> str:
-    """Return the model that the request names.
-
-    Raises:
-        InvalidRequestError: it names none.
-    """
-    if not given:
-        raise InvalidRequestError("model name is missing from the request", param="model")
-    return given

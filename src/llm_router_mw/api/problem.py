@@ -12,6 +12,7 @@ from llm_router_mw.errors import (
     ContextExceededError,
     LLMRouterError,
     MethodNotAllowedError,
+    ModelTooLargeError,
 )
 
 logger = logging.getLogger("llm_router_mw.api")
@@ -36,6 +37,8 @@ def problem_body(error: LLMRouterError) -> dict[str, Any]:
     }
     if isinstance(error, ContextExceededError):
         about |= {name: error.fields.get(name) for name in ("n_prompt_tokens", "n_ctx")}
+    if isinstance(error, ModelTooLargeError):
+        about["devices"] = error.fields.get("devices", {})
     return {"error": about}
 
 

@@ -9,11 +9,12 @@ from msgspec import Struct
 
 from llm_router_mw.api.body import MAX_INT, check_range, decode, understand
 from llm_router_mw.api.connection import Connection
+from llm_router_mw.api.demand import ModelRequest, demand_of
 from llm_router_mw.api.embeddings import collect_vectors, floats
 from llm_router_mw.api.generation import answering
-from llm_router_mw.api.parameters import model_name
 from llm_router_mw.api.prompts import MAX_INPUTS
 from llm_router_mw.api.settings import APISettings
+from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.types import RerankTask, Usage
@@ -25,10 +26,9 @@ class Document(Struct, frozen=True):
     text: str
 
 
-class RerankRequest(Struct, frozen=True, kw_only=True):
+class RerankRequest(ModelRequest, frozen=True, kw_only=True):
     """Body of ``POST /v1/rerank``; one that has ``texts`` is answered in TEI's shape."""
 
-    model: str | None = None
     query: str | None = None
     documents: list[str | Document] | None = None
     texts: list[str] | None = None
@@ -65,10 +65,11 @@ _decoder = msgspec.json.Decoder(RerankRequest)
 async def rerank(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``POST /v1/rerank``, ``POST /v1/reranking``."""
     data = await connection.body(settings.max_body_bytes)
-    request, model, task = await understand(data, _read)
+    request, task = await understand(data, _read)
+    waiting = Waiting(connection, demand_of(request, connection, settings))
 
     async def work() -> None:
-        async with answering(connection, router, model, task) as stream:
+        async with answering(router, waiting, task) as stream:
             vectors, finish = await collect_vectors(stream)
         scores = {index: floats(vector)[0] for index, vector in vectors.items()}
         best = sorted(scores.items(), key=lambda item: -item[1])[: request.top_n]
@@ -80,9 +81,9 @@ async def rerank(connection: Connection, router: RouterContract, settings: APISe
     await connection.while_connected(work)
 
 
-def _read(data: bytes) -> tuple[RerankRequest, str, RerankTask]:
+def _read(data: bytes) -> tuple[RerankRequest, RerankTask]:
     request = decode(data, _decoder)
-    return request, model_name(request.model), request.task()
+    return request, request.task()
 
 
 def _jina_shape(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from llm_router_mw.api import admin, embeddings, models, openai, rerank
+from llm_router_mw.api import admin, embeddings, models, openai, props, rerank
 from llm_router_mw.api.auth import Access
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.settings import APISettings
@@ -103,11 +103,16 @@ _INFERENCE = {
     "/v1/reranking": _post("inference", rerank.rerank),
 }
 _MANAGEMENT = {
+    # What is for managers alone is left out for others.
+    "/props": _get("inference", props.props),
+    "/slots": _get("inference", props.slots),
     "/health": _get("public", admin.health),
     "/v1/health": _get("public", admin.health),
     "/models": _get("management", models.list_models_detailed),
     "/models/load": _post("management", admin.load),
     "/models/unload": _post("management", admin.unload),
+    "/models/sleep": _post("management", admin.sleep),
+    "/models/wake": _post("management", admin.wake),
     # No HEAD: its answer has no end.
     "/models/sse": Route("management", {"GET": admin.stream_events}),
 }

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llm_router_mw.api.body import MAX_ITEMS
+from llm_router_mw.api.demand import ModelRequest
 from llm_router_mw.api.logprobs import LogprobStyle
 from llm_router_mw.errors import InvalidRequestError
 from llm_router_mw.sampling_limits import (
@@ -39,7 +40,7 @@ class ResponseFormat(Struct, frozen=True, kw_only=True):
     json_schema: dict[str, Any] | None = None
 
 
-class SamplingRequest(Struct, frozen=True, kw_only=True):
+class SamplingRequest(ModelRequest, frozen=True, kw_only=True):
     """Fields that say how tokens are chosen; null is the same as absent."""
 
     temperature: float | None = None

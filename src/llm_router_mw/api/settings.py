@@ -16,6 +16,8 @@ ROUTE_GROUPS = frozenset({"inference", "management"})
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CLIENT_STALL_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 15.0
+WAIT_PATIENCE_SECONDS = 1.0
+WAIT_COMMENT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,10 @@ class APISettings:
     """A client that takes nothing of a stream for so long is cancelled."""
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     """A stream that is silent for so long sends an SSE comment."""
+    wait_patience_seconds: float = WAIT_PATIENCE_SECONDS
+    """A stream whose request was queued for so long begins, and tells how long it has to wait."""
+    wait_comment_seconds: float = WAIT_COMMENT_SECONDS
+    """It tells that again after so long."""
 
 
 def api_settings(
@@ -46,6 +52,8 @@ def api_settings(
     max_body_bytes: int = MAX_BODY_BYTES,
     client_stall_seconds: float = CLIENT_STALL_SECONDS,
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    wait_patience_seconds: float = WAIT_PATIENCE_SECONDS,
+    wait_comment_seconds: float = WAIT_COMMENT_SECONDS,
 ) -> APISettings:
     """Return the settings that a door's keyword arguments describe.
 
@@ -70,6 +78,8 @@ def api_settings(
         ("max_body_bytes", max_body_bytes),
         ("client_stall_seconds", client_stall_seconds),
         ("keep_alive_seconds", keep_alive_seconds),
+        ("wait_patience_seconds", wait_patience_seconds),
+        ("wait_comment_seconds", wait_comment_seconds),
     ):
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
@@ -82,6 +92,8 @@ def api_settings(
         max_body_bytes=int(max_body_bytes),
         client_stall_seconds=client_stall_seconds,
         keep_alive_seconds=keep_alive_seconds,
+        wait_patience_seconds=wait_patience_seconds,
+        wait_comment_seconds=wait_comment_seconds,
     )
 
 

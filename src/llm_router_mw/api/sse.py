@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ from llm_router_mw.api.connection import (
 )
 from llm_router_mw.api.problem import as_problem, problem_body
 from llm_router_mw.api.settings import APISettings
+from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.errors import ClientStalledError
 
 HEADERS = (
@@ -36,53 +38,69 @@ def event(content: Any) -> bytes:
 class EventStream:
     """Sends the byte chunks of an iterator as they come.
 
-    One watcher beside the sender does both timings, so that a chunk costs no timer of its own.
+    One watcher beside the sender does all timings, so that a chunk costs no timer of its own.
     """
 
-    def __init__(self, connection: Connection, settings: APISettings) -> None:
+    def __init__(
+        self, connection: Connection, settings: APISettings, waiting: Waiting | None = None
+    ) -> None:
         self._connection = connection
+        self._settings = settings
+        self._waiting = waiting
         self._stall_seconds = settings.client_stall_seconds
-        self._keep_alive_seconds = settings.keep_alive_seconds
         self._comment_done: anyio.Event | None = None
         self._sending_since: float | None = None
         self._last_sent = 0.0
 
     async def run(self, chunks: AsyncGenerator[bytes]) -> None:
-        """Send all *chunks*, then close them.
+        """Send all *chunks*, as ``send`` inside ``around``."""
+        await self.around(lambda: self.send(chunks))
 
-        Until the first one is there nothing is sent, so that an error before it is a plain HTTP
-        error; a later one becomes the last event.
+    async def around(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run *work*, which is to call ``send``, and meanwhile tell the client how things stand.
+
+        Nothing is sent before the first chunk, so that an error before it is a plain HTTP error,
+        unless the request was queued for a while: then the stream begins with comments. An error
+        that comes when it has begun is the last event.
 
         Raises:
-            Exception: what *chunks* raised before the first one.
+            Exception: what *work* raised before the stream began.
             ClientStalledError: the client took nothing for too long; the line must be dropped.
             ClientDisconnectedError: the client has left.
         """
-        async with aclosing(chunks):
-            first = await anext(chunks, b"")
-            self._last_sent = monotonic()
-            await alongside(self._watch, lambda: self._send_all(first, chunks))
+        self._last_sent = monotonic()
+        await alongside(self._watch, lambda: self._told(work))
 
-    async def _send_all(self, first: bytes, chunks: AsyncGenerator[bytes]) -> None:
-        await self._send(first, start=True)
+    async def _told(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            async for chunk in chunks:
-                await self._send(chunk)
+            await work()
         except ClientDisconnectedError:
             raise
         except Exception as error:
+            if not self._connection.started:
+                raise
             await self._send(event(problem_body(as_problem(error))))
+            await self._send(b"", more=False)
+
+    async def send(self, chunks: AsyncGenerator[bytes]) -> None:
+        """Send all *chunks*, then close them and end the stream."""
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                await self._send(chunk)
         await self._send(b"", more=False)
 
-    async def _send(self, data: bytes, *, start: bool = False, more: bool = True) -> None:
+    async def _send(self, data: bytes, *, more: bool = True) -> None:
         self._sending_since = monotonic()
         if self._comment_done is not None:
             await self._comment_done.wait()
-        if start:
-            await self._connection.start(200, HEADERS)
-        await self._connection.write(data, more=more)
+        await self._write(data, more=more)
         self._sending_since = None
         self._last_sent = monotonic()
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        if not self._connection.started:
+            await self._connection.start(200, HEADERS)
+        await self._connection.write(data, more=more)
 
     async def _watch(self) -> None:
         while True:
@@ -92,18 +110,31 @@ class EventStream:
                 if left <= 0:
                     raise self._stalled()
             else:
-                left = self._last_sent + self._keep_alive_seconds - now
+                left = self._comment_due() - now
                 if left <= 0:
-                    await self._keep_alive()
+                    await self._comment()
                     continue
-            # A send may begin or end meanwhile, so neither deadline may be slept over.
-            await anyio.sleep(min(left, self._stall_seconds, self._keep_alive_seconds))
+            # Things may change meanwhile, so no deadline that may come up may be slept over.
+            await anyio.sleep(min(left, self._stall_seconds, self._interval()))
 
-    async def _keep_alive(self) -> None:
+    def _comment_due(self) -> float:
+        if self._connection.started:
+            return self._last_sent + self._interval()
+        queued_at = None if self._waiting is None else self._waiting.queued_at
+        return inf if queued_at is None else queued_at + self._settings.wait_patience_seconds
+
+    def _interval(self) -> float:
+        if not self._connection.started:
+            return self._settings.wait_patience_seconds
+        if self._waiting is not None and self._waiting.queued_at is not None:
+            return self._settings.wait_comment_seconds
+        return self._settings.keep_alive_seconds
+
+    async def _comment(self) -> None:
         # Called only while no chunk is being sent; one that comes meanwhile waits for the comment.
         self._comment_done = anyio.Event()
         with anyio.move_on_after(self._stall_seconds) as scope:
-            await self._connection.write(_COMMENT)
+            await self._write(_COMMENT if self._waiting is None else self._waiting.comment())
         if scope.cancelled_caught:
             raise self._stalled()
         self._comment_done.set()

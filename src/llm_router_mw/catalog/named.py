@@ -36,4 +36,5 @@ class NamedSource:
             aliases=entry.aliases,
             tags=entry.tags,
             options=entry.options,
+            settings=entry.settings,
         )

@@ -6,7 +6,10 @@ import click
 
 from llm_router_mw import __version__
 from llm_router_mw.cli.demo import demo
+from llm_router_mw.cli.devices import devices
+from llm_router_mw.cli.estimate import estimate
 from llm_router_mw.cli.serve import serve
+from llm_router_mw.cli.simulate import simulate_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,4 +19,7 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(devices)
+main.add_command(estimate)
 main.add_command(serve)
+main.add_command(simulate_command)

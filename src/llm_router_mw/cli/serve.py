@@ -12,6 +12,9 @@ import click
 from llm_router_mw.asgi import LLMRouterApp
 from llm_router_mw.cli import log, server
 from llm_router_mw.cli.access import is_loopback, local_programs, nobody
+from llm_router_mw.cli.load_flags import load_flags
+from llm_router_mw.cli.memory_flags import memory_flags
+from llm_router_mw.cli.scheduling_flags import scheduling_flags
 from llm_router_mw.cli.values import adapters, split
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router import Router
@@ -37,42 +40,9 @@ logger = logging.getLogger("llm_router_mw.cli")
     multiple=True,
     help="Serve this GGUF file; repeatable. Its id is its name without .gguf.",
 )
-@click.option(
-    "--models-max",
-    type=click.IntRange(0, 10_000),
-    default=4,
-    show_default=True,
-    help="Models loaded at once at most; 0: no limit.",
-)
-@click.option(
-    "--models-autoload/--no-models-autoload",
-    default=True,
-    show_default=True,
-    help="Load a model when a request names it.",
-)
-@click.option(
-    "-c",
-    "--ctx-size",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="Tokens of context per model, shared by its requests; 0: from the model.",
-)
-@click.option(
-    "-np",
-    "--parallel",
-    type=click.IntRange(1, 256),
-    default=4,
-    show_default=True,
-    help="Requests that one model answers at once.",
-)
-@click.option(
-    "-kvu/-no-kvu",
-    "--kv-unified/--no-kv-unified",
-    default=True,
-    show_default=True,
-    help="Let all requests share the context, or give each a part of its own.",
-)
+@scheduling_flags
+@load_flags
+@memory_flags
 @click.option(
     "--context-shift/--no-context-shift",
     default=False,
@@ -108,6 +78,14 @@ logger = logging.getLogger("llm_router_mw.cli")
     help="Key that clients must send; repeatable, or several with commas. [env: LLAMA_API_KEY]",
 )
 @click.option(
+    "--admin-key",
+    "admin_keys",
+    multiple=True,
+    envvar="LLM_ROUTER_ADMIN_KEY",
+    help="Key for managing models; then --api-key opens only what uses them. Repeatable, or "
+    "several with commas. [env: LLM_ROUTER_ADMIN_KEY]",
+)
+@click.option(
     "--stop-timeout",
     type=click.IntRange(min=2),
     default=10,
@@ -121,18 +99,15 @@ def serve(
     port: int,
     models_dir: Path | None,
     model_files: tuple[Path, ...],
-    models_max: int,
-    models_autoload: bool,
-    ctx_size: int,
-    parallel: int,
-    kv_unified: bool,
     context_shift: bool,
     threads: int,
     lora_files: tuple[str, ...],
     scaled_lora_files: tuple[str, ...],
     api_keys: tuple[str, ...],
+    admin_keys: tuple[str, ...],
     stop_timeout: int,
     verbose: bool,
+    **options: Any,
 ) -> None:
     """Serve a directory of GGUF models over HTTP."""
     log.configure(verbose=verbose)
@@ -143,24 +118,20 @@ def serve(
     router = _router(
         models_dir=models_dir,
         models=_named(model_files),
-        models_max=models_max,
-        models_autoload=models_autoload,
-        n_ctx=ctx_size,
-        n_parallel=parallel,
-        kv_unified=kv_unified,
         context_shift=context_shift,
         n_threads=max(threads, 0),
         lora=adapters(split(lora_files), split(scaled_lora_files)),
         # Half of the time is for running answers; a worker that then ignores both the request
         # to stop and its termination is killed when the other half is over.
         stop_timeout_seconds=stop_timeout / 4,
+        **options,
     )
     bound = server.bind(host, port)
     url = server.base_url(bound)
     app = LLMRouterApp(
         router=router,
         routes=("inference", "management"),
-        **_access(split(api_keys), bound.getsockname()[0]),
+        **_access(split(api_keys), split(admin_keys), bound.getsockname()[0]),
     )
 
     def announce() -> None:
@@ -216,8 +187,10 @@ def _named(files: tuple[Path, ...]) -> dict[str, Path]:
     return named
 
 
-def _access(keys: tuple[str, ...], address: str) -> dict[str, Any]:
+def _access(keys: tuple[str, ...], admin_keys: tuple[str, ...], address: str) -> dict[str, Any]:
     """Return the middleware's options that say who may do what."""
+    if admin_keys:
+        return {"api_keys": keys, "admin_keys": admin_keys}
     if keys:
         return {"api_keys": keys, "admin_keys": keys}
     if is_loopback(address):

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from llm_router_mw.engine.abort import StepAbort
 from llm_router_mw.engine.model import LoadedModel, Rewind
 from llm_router_mw.engine.native import llama, log
+from llm_router_mw.engine.parameters import context_parameters
 from llm_router_mw.errors import ModelLoadError
-from llm_router_mw.types import LoadOptions
-
-DEFAULT_N_CTX = 8192
-"""Tokens of context at most, where nobody asked for a number."""
-_MAX_PHYSICAL_BATCH = 512
-_POOLING = {
-    "": llama.LLAMA_POOLING_TYPE_UNSPECIFIED,
-    "none": llama.LLAMA_POOLING_TYPE_NONE,
-    "mean": llama.LLAMA_POOLING_TYPE_MEAN,
-    "cls": llama.LLAMA_POOLING_TYPE_CLS,
-    "last": llama.LLAMA_POOLING_TYPE_LAST,
-    "rank": llama.LLAMA_POOLING_TYPE_RANK,
-}
+from llm_router_mw.types import LoadOptions, Placement
 
 
 class Context:
@@ -32,19 +20,23 @@ class Context:
     The arrays of the batch are made once and written in place: per token, nothing is allocated.
     """
 
-    def __init__(self, model: LoadedModel, options: LoadOptions) -> None:
-        """Make the context of *model*.
+    def __init__(
+        self, model: LoadedModel, options: LoadOptions, placement: Placement | None = None
+    ) -> None:
+        """Make the context of *model*, as long as *placement* says if it says so.
 
         Raises:
             ModelLoadError: there is no room for it, or the model cannot work as asked.
         """
-        self._options = options
-        self.pointer = llama.llama_init_from_model(model.pointer, self._parameters(model))
+        parameters = context_parameters(options, model.n_ctx_train, placement)
+        log.clear()
+        self.pointer = llama.llama_init_from_model(model.pointer, parameters)
         if not self.pointer:
             raise ModelLoadError(
                 "llama.cpp could not create the context: "
                 f"{log.last_errors() or 'it gave no reason'}; a smaller n_ctx or n_batch needs "
-                "less memory"
+                "less memory",
+                out_of_memory=log.tells_of_shortage,
             )
         self.unified = options.kv_unified
         self.n_cells: int = llama.llama_n_ctx(self.pointer)
@@ -67,30 +59,6 @@ class Context:
         self._adapters = model.adapters
         self._scales = model.adapters.defaults
         self._adapters.apply(self.pointer, self._scales)
-
-    def _parameters(self, model: LoadedModel) -> Any:
-        options = self._options
-        n_threads = options.n_threads or usable_cores()
-        n_ctx = options.n_ctx or min(model.n_ctx_train, DEFAULT_N_CTX)
-        n_batch = max(options.n_batch, options.n_parallel)
-        parameters = llama.llama_context_default_params()
-        parameters.n_ctx = n_ctx
-        parameters.n_batch = n_batch
-        parameters.n_seq_max = options.n_parallel
-        parameters.kv_unified = options.kv_unified or bool(options.pooling)
-        parameters.n_threads = parameters.n_threads_batch = n_threads
-        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
-        parameters.swa_full = False
-        parameters.pooling_type = _POOLING[options.pooling]
-        parameters.embeddings = bool(options.pooling)
-        if options.pooling:
-            # Pooling looks at whole inputs, so each must fit one physical batch, all rows output.
-            parameters.n_ubatch = n_batch
-            parameters.n_outputs_max = parameters.n_outputs_max_per_seq = 0
-        else:
-            parameters.n_ubatch = min(n_batch, _MAX_PHYSICAL_BATCH)
-            parameters.n_outputs_max = options.n_parallel
-        return parameters
 
     def _make_batch(self) -> None:
         size = self.n_batch
@@ -227,7 +195,8 @@ class Context:
         if code != 0:
             raise ModelLoadError(
                 f"llama.cpp loaded the model but cannot compute with it (code {code}): "
-                f"{log.last_errors() or 'it gave no reason'}"
+                f"{log.last_errors() or 'it gave no reason'}",
+                out_of_memory=log.tells_of_shortage,
             )
 
     def _compute_rows(self, tokens: list[int]) -> int:
@@ -240,10 +209,3 @@ class Context:
     def close(self) -> None:
         """Free the context."""
         llama.llama_free(self.pointer)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The engine of one instance: it loads a model, takes tasks, and gives deltas step by step."""
+"""The engine of one instance: it loads a model, takes tasks, gives deltas step by step, sleeps."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from llm_router_mw.engine.aside import Aside, is_heavy
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.embedding import EmbeddingLoop
 from llm_router_mw.engine.generating import GenerationLoop
+from llm_router_mw.engine.measure import measure
 from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind, load_model
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.outlet import Outlet, Sink
 from llm_router_mw.engine.prompt import PromptReader
-from llm_router_mw.errors import LLMRouterError, ModelLoadError, WireError
+from llm_router_mw.errors import (
+    LLMRouterError,
+    ModelLoadError,
+    ModelUnloadedError,
+    WireError,
+)
 from llm_router_mw.protocols import ChatFormat
 from llm_router_mw.types import (
     Delta,
@@ -25,6 +31,8 @@ from llm_router_mw.types import (
     FinishDelta,
     LoadOptions,
     ModelInfo,
+    Placement,
+    SleepLevel,
     Task,
     Usage,
 )
@@ -51,6 +59,15 @@ class _Loop(Protocol):
     def close(self) -> None: ...
 
 
+class _Order(NamedTuple):
+    """What is loaded, and where: kept as it was, for each time that the model wakes."""
+
+    path: str
+    options: LoadOptions
+    chat_formats: Mapping[str, str]
+    placement: Placement | None
+
+
 class Engine:
     """Holds one model and its shared context. Not thread-safe: one thread makes all calls.
 
@@ -71,6 +88,9 @@ class Engine:
         self._model: LoadedModel | None = None
         self._context: Context | None = None
         self._loop: _Loop | None = None
+        self._order: _Order | None = None
+        self._retired = False
+        """Whether requests are turned away, because the model sleeps or is about to."""
 
     def load(
         self,
@@ -78,6 +98,7 @@ class Engine:
         options: LoadOptions,
         chat_formats: Mapping[str, str],
         progress: LoadProgress = lambda fraction: True,
+        placement: Placement | None = None,
     ) -> ModelInfo:
         """Load the model in *path*; *chat_formats* maps names to dotted names.
 
@@ -86,19 +107,69 @@ class Engine:
             ModelLoadError: it cannot be loaded as asked.
             LoadAbortedError: *progress* returned False.
         """
-        started_at = perf_counter()
         log.install()
         llama.llama_backend_init()
-        model = self._model = load_model(path, options, progress)
-        context = self._context = Context(model, options)
+        self._order = _Order(path, options, chat_formats, placement)
+        return self._bring_up(self._order, progress, warm_up=True)
+
+    def retire(self) -> None:
+        """Take no more requests, until :meth:`wake`; those that come are asked to come again.
+
+        Raises:
+            WireError: requests are under way.
+        """
+        self._emit()
+        if self.busy:
+            raise WireError(
+                f"the model cannot sleep while {len(self._outlets)} requests are under way"
+            )
+        self._retired = True
+
+    def sleep(self, level: SleepLevel) -> None:
+        """Free the context, or the weights too. Needs :meth:`retire`, and nothing preparing."""
+        self._free(level)
+
+    def wake(self, progress: LoadProgress = lambda fraction: True) -> ModelInfo:
+        """Load again what was loaded at first, as at first, but without a warm-up.
+
+        Raises:
+            WireError: it is not asleep.
+            LLMRouterError: as :meth:`load`; it is then asleep at level ``full``.
+        """
+        if self._order is None or self._loop is not None:
+            raise WireError("a model that is not asleep was told to wake")
+        return self._bring_up(self._order, progress, warm_up=False)
+
+    def _bring_up(self, order: _Order, progress: LoadProgress, *, warm_up: bool) -> ModelInfo:
+        """Load what is not there; if that fails, nothing stays."""
+        try:
+            return self._start(order, progress, warm_up=warm_up)
+        except MemoryError as error:
+            self._free("full")
+            raise ModelLoadError(
+                "there was not enough memory to load the model", out_of_memory=True
+            ) from error
+        except BaseException:
+            self._free("full")
+            raise
+
+    def _start(self, order: _Order, progress: LoadProgress, *, warm_up: bool) -> ModelInfo:
+        started_at = perf_counter()
+        path, options, chat_formats, placement = order
+        if self._model is None:
+            self._model = load_model(path, options, progress, placement)
+        model = self._model
+        context = self._context = Context(model, options, placement)
         if not options.pooling and not context.generates:
             raise ModelLoadError(
                 "this model cannot generate text, only embeddings; set its load option pooling, "
                 "for example to 'mean'"
             )
         self._loop = self._make_loop(model, context, options, chat_formats)
-        context.warm_up(model.vocab.bos or 0)
+        if warm_up:
+            context.warm_up(model.vocab.bos or 0)
         log.clear()
+        self._retired = False
         return ModelInfo(
             n_ctx=context.n_ctx,
             n_ctx_train=model.n_ctx_train,
@@ -109,6 +180,7 @@ class Engine:
             n_parallel=options.n_parallel,
             load_seconds=perf_counter() - started_at,
             description=model.description,
+            memory=measure(model, context, options),
         )
 
     def _make_loop(
@@ -130,6 +202,16 @@ class Engine:
         """Rows of the last batch that was computed."""
         return self._context.n_rows if self._context is not None else 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return bool(self._outlets)
+
+    @property
+    def preparing(self) -> bool:
+        """Whether something is prepared aside, be it for requests that are over."""
+        return bool(self._preparing)
+
     def submit(self, request_id: int, task: Task, credit: int) -> None:
         """Take *task* on; it may give *credit* deltas before more credit comes.
 
@@ -138,8 +220,11 @@ class Engine:
         """
         if request_id in self._outlets:
             raise WireError(f"request {request_id} is already under way")
-        self._outlets[request_id] = Outlet(request_id, credit, self._sink)
-        if self._aside is not None and is_heavy(task):
+        outlet = self._outlets[request_id] = Outlet(request_id, credit, self._sink)
+        if self._retired:
+            outlet.end(FailureDelta(_asleep().to_failure()))
+            outlet.flush()
+        elif self._aside is not None and is_heavy(task):
             self._preparing.add(request_id)
             self._aside.put(request_id, partial(self._prepare, task))
         else:
@@ -212,23 +297,26 @@ class Engine:
     def step(self) -> bool:
         """Decode one batch and give its deltas out; return False if there was nothing to do."""
         try:
-            worked = self._require_loop().step()
+            return self._loop is not None and self._loop.step()
         finally:
             self._emit()
-        return worked
 
     def close(self) -> None:
         """Free everything, in the order in which it depends on each other. Idempotent."""
         if self._aside is not None:
             self._aside.close()
             self._aside = None
+        self._free("full")
+
+    def _free(self, level: SleepLevel) -> None:
         if self._loop is not None:
             self._loop.close()
         if self._context is not None:
             self._context.close()
-        if self._model is not None:
+        self._loop = self._context = None
+        if self._model is not None and level == "full":
             self._model.close()
-        self._loop = self._context = self._model = None
+            self._model = None
 
     def _require_loop(self) -> _Loop:
         if self._loop is None:
@@ -244,6 +332,10 @@ class Engine:
             if isinstance(delta, (FinishDelta, FailureDelta)):
                 del self._outlets[request_id]
         self._output(deltas)
+
+
+def _asleep() -> LLMRouterError:
+    return ModelUnloadedError("the model has fallen asleep; ask again to wake it")
 
 
 def _make_chat_format(

@@ -61,7 +61,7 @@ class GenerationLoop:
         self._share_prefix = options.share_prefix
         self._samplers = Samplers(vocab, context.n_ctx)
         self._slots = Slots(context)
-        self._pace = Pace(context.n_batch)
+        self._pace = Pace(context.n_batch, unified=context.unified)
         self._arrivals = count()
         self._turns = count(1)
         # Both in order of arrival.
@@ -242,7 +242,8 @@ class GenerationLoop:
             [generation for generation in self._running if not generation.stalled]
         )
         n_decoding = sum(generation.n_pending == 1 for generation in ready)
-        budget = self._pace.prompt_budget(n_decoding)
+        prompts = [generation.n_past for generation in ready if generation.n_pending > 1]
+        budget = self._pace.prompt_budget(n_decoding, max(prompts, default=0))
         plan: list[Part] = []
         for generation in ready:
             size = generation.n_pending

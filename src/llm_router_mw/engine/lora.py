@@ -75,7 +75,8 @@ def _load(model: Any, path: str) -> Any:
     if not pointer:
         reason = log.last_errors() or "it gave no reason"
         raise ModelLoadError(
-            f"llama.cpp could not load the LoRA adapter {name!r}: {reason.replace(path, name)}"
+            f"llama.cpp could not load the LoRA adapter {name!r}: {reason.replace(path, name)}",
+            out_of_memory=log.tells_of_shortage,
         )
     if llama.llama_adapter_get_alora_n_invocation_tokens(pointer):
         raise ModelLoadError(

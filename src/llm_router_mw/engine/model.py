@@ -10,9 +10,10 @@ from typing import Any
 
 from llm_router_mw.engine.lora import Adapters
 from llm_router_mw.engine.native import llama, log
+from llm_router_mw.engine.parameters import model_parameters
 from llm_router_mw.engine.vocab import Vocab
 from llm_router_mw.errors import LLMRouterError, ModelFileError, ModelLoadError
-from llm_router_mw.types import LoadOptions
+from llm_router_mw.types import LoadOptions, Placement
 
 LoadProgress = Callable[[float], bool]
 """Is told the fraction of the load that is done; False aborts it."""
@@ -90,8 +91,10 @@ class LoadedModel:
         llama.llama_model_free(self.pointer)
 
 
-def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> LoadedModel:
-    """Load the weights in *path* as *options* say.
+def load_model(
+    path: str, options: LoadOptions, progress: LoadProgress, placement: Placement | None = None
+) -> LoadedModel:
+    """Load the weights in *path* as *options* say; where to, says *placement* if there is one.
 
     Raises:
         ModelFileError: the file, or that of an adapter, is missing or cannot be read.
@@ -111,11 +114,7 @@ def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> Loade
         aborted = aborted or not progress(fraction)
         return not aborted
 
-    parameters = llama.llama_model_default_params()
-    parameters.n_gpu_layers = options.n_gpu_layers
-    parameters.load_mode = (
-        llama.LLAMA_LOAD_MODE_MMAP if options.use_mmap else llama.LLAMA_LOAD_MODE_NONE
-    )
+    parameters = model_parameters(options, placement)
     parameters.progress_callback = llama.llama_progress_callback(on_progress)
     log.clear()
     pointer = llama.llama_model_load_from_file(os.fsencode(path), parameters)
@@ -123,7 +122,10 @@ def load_model(path: str, options: LoadOptions, progress: LoadProgress) -> Loade
         raise LoadAbortedError
     if not pointer:
         reason = log.last_errors() or "it gave no reason"
-        raise ModelLoadError(f"llama.cpp could not load {name!r}: {reason.replace(path, name)}")
+        raise ModelLoadError(
+            f"llama.cpp could not load {name!r}: {reason.replace(path, name)}",
+            out_of_memory=log.tells_of_shortage,
+        )
     model = LoadedModel(pointer)
     try:
         if not model.vocab.usable:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from llama_cpp import llama_cpp as _bindings
 
+from llm_router_mw.shortage import tells_of_shortage
+
 # The bindings annotate values but not the calls; Any keeps every use from needing a cast.
 llama: Final[Any] = _bindings
 
@@ -37,6 +39,11 @@ class NativeLog:
     def clear(self) -> None:
         """Forget what was logged so far."""
         self._lines.clear()
+
+    @property
+    def tells_of_shortage(self) -> bool:
+        """Whether anything was logged, since the last :meth:`clear`, of memory that was lacking."""
+        return any(tells_of_shortage(text) for _, text in self._lines)
 
     def last_errors(self, count: int = 3) -> str:
         """Return the last *count* error lines, or nothing if there were none."""

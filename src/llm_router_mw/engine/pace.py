@@ -9,8 +9,14 @@ from typing import Any
 
 _STEP_SECONDS = 0.1
 """What a step may take while others wait for their next token."""
-_FEWEST_TOKENS = 32
+_FEWEST_TOKENS = 24
 """A chunk below that costs more than it spares."""
+_ROWS_AT_ONCE = 16
+"""Matrices are multiplied with so many rows at once; those left over cost up to twice as much."""
+_DEEP = 512
+"""Tokens before a chunk from which on attention is what takes the time."""
+_ROWS_AT_ONCE_DEEP = 64
+"""Attention is computed for so many rows at once; fewer of them can even take longer."""
 _WEIGHT = 0.3
 """Of the newest measurement."""
 
@@ -18,17 +24,25 @@ _WEIGHT = 0.3
 class Pace:
     """Measures what a prompt token costs on this machine, and sizes the chunks by that."""
 
-    def __init__(self, n_batch: int) -> None:
+    def __init__(self, n_batch: int, *, unified: bool = True) -> None:
+        """Plan steps of *n_batch* rows at most; *unified* contexts compute all of them together."""
         self._n_batch = n_batch
+        self._unified = unified
         self._token_seconds: float | None = None
 
-    def prompt_budget(self, n_decoding: int) -> int:
-        """Return how many prompt tokens a step takes beside *n_decoding* that are under way."""
+    def prompt_budget(self, n_decoding: int, depth: int = 0) -> int:
+        """Return how many prompt tokens a step takes beside *n_decoding* that are under way.
+
+        The prompt that is processed has *depth* tokens behind it already.
+        """
         most = self._n_batch - n_decoding
         if not n_decoding or self._token_seconds is None:
             return most
-        affordable = int(_STEP_SECONDS / self._token_seconds)
-        return min(most, max(_FEWEST_TOKENS, affordable))
+        wanted = max(_FEWEST_TOKENS, int(_STEP_SECONDS / self._token_seconds))
+        unit = _ROWS_AT_ONCE if depth < _DEEP else _ROWS_AT_ONCE_DEEP
+        # In a split context llama.cpp takes one row of each sequence first, then those left over.
+        beside = n_decoding if self._unified else -1
+        return min(most, _round_up(beside + wanted, unit) - beside)
 
     @contextmanager
     def timed(self, plan: Sequence[tuple[Any, int]]) -> Iterator[None]:
@@ -36,9 +50,13 @@ class Pace:
         began = perf_counter()
         yield
         n_tokens = sum(size for _, size in plan)
-        if n_tokens >= _FEWEST_TOKENS + len(plan):
+        if n_tokens >= _ROWS_AT_ONCE + len(plan):
             measured = (perf_counter() - began) / n_tokens
             before = self._token_seconds
             self._token_seconds = (
                 measured if before is None else before + _WEIGHT * (measured - before)
             )
+
+
+def _round_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit

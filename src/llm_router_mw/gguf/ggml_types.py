@@ -53,6 +53,10 @@ GGML_TYPES: dict[int, GGMLType] = {
     42: GGMLType("Q2_0", 64, 18),
 }
 """Every type that ggml can still store, by its number; numbers that are missing were withdrawn."""
+GGML_TYPE_NUMBERS: dict[str, int] = {
+    kind.name.lower(): number for number, kind in GGML_TYPES.items()
+}
+"""The numbers by lower-case name (``q8_0``), as options name them."""
 
 
 def tensor_bytes(number: int, shape: tuple[int, ...]) -> int | None:

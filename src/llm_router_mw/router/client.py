@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
 import anyio.abc
 import msgspec
+from msgspec.structs import replace
 
 from llm_router_mw import __version__
 from llm_router_mw.errors import (
@@ -20,10 +22,13 @@ from llm_router_mw.errors import (
     WorkerDiedError,
     error_from,
 )
-from llm_router_mw.protocols import ExitReport
+from llm_router_mw.protocols import ExitReport, SleepReport
+from llm_router_mw.router.order import Order
 from llm_router_mw.router.process import WorkerProcess, describe_exit, last_line
+from llm_router_mw.router.requests import Requests
 from llm_router_mw.router.stream import RequestStream
-from llm_router_mw.types import ModelInfo, Task
+from llm_router_mw.shortage import tells_of_shortage
+from llm_router_mw.types import ModelInfo, SleepLevel, Task
 from llm_router_mw.wire import (
     PROTOCOL,
     Decoder,
@@ -33,11 +38,15 @@ from llm_router_mw.wire import (
     LoadFailed,
     Progress,
     Ready,
+    Sleep,
+    SleepFailed,
+    Slept,
     Step,
     Stop,
     Submit,
     ToRouter,
     ToWorker,
+    Wake,
     encode,
     router_decoder,
 )
@@ -56,26 +65,33 @@ class WorkerClient:
     """Speaks with one worker process. Nothing happens unless ``run`` is running."""
 
     def __init__(
-        self, process: WorkerProcess, *, stall_seconds: float, load_stall_seconds: float
+        self,
+        process: WorkerProcess,
+        *,
+        stall_seconds: float,
+        load_stall_seconds: float,
+        worker_stall_seconds: float,
     ) -> None:
         self._process = process
         self._stall_seconds = stall_seconds
         self._load_stall_seconds = load_stall_seconds
-        self._streams: dict[int, RequestStream] = {}
+        self._requests = Requests(worker_stall_seconds)
         self._next_id = 1
         self._outgoing, self._to_send = anyio.create_memory_object_stream[bytes](math.inf)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._progress: Callable[[float], None] = lambda _: None
-        self._info: ModelInfo | None = None
+        self._order: Order | None = None
+        """What it is told to do, until it has answered."""
         self._error: LLMRouterError | None = None
-        self._offence: str | None = None
+        """Why it will never be of use: it did not greet, could not load, or is gone."""
+        self._offence = ""
         """What the worker did to be ended by us."""
+        self._killed = False
+        """Whether it was us who killed it."""
         self._report: ExitReport | None = None
         self._greeted = anyio.Event()
         self._settled = anyio.Event()
         """The load has ended, one way or the other."""
-        self._moved = anyio.Event()
-        """The load has made progress; replaced after each."""
         self._read_ended = anyio.Event()
         self._gone = anyio.Event()
 
@@ -86,7 +102,7 @@ class WorkerClient:
     @property
     def usable(self) -> bool:
         """Whether the worker can still be asked to load something."""
-        return not self._process.exited and self._error is None and self._offence is None
+        return not (self._process.exited or self._error or self._offence)
 
     async def run(self) -> None:
         """Carry messages until the process is gone. However this ends, the process is gone too."""
@@ -96,6 +112,7 @@ class WorkerClient:
                 tasks.start_soon(self._read_log)
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._watch_exit)
+                tasks.start_soon(self._watch_work)
                 await self._read()
         except Exception:
             # Raised further, the trouble with this worker would be the end of all others.
@@ -121,21 +138,57 @@ class WorkerClient:
             raise ModelLoadError(f"a worker could not start: {self._error}")
 
     async def load(self, order: Load, progress: Callable[[float], None]) -> ModelInfo:
+        return await self._load(order, progress)
+
+    async def wake(self, progress: Callable[[float], None]) -> ModelInfo:
+        return await self._load(Wake(), progress)
+
+    async def _load(self, message: Load | Wake, progress: Callable[[float], None]) -> ModelInfo:
         self._progress = progress
-        self._send(order)
-        while not self._settled.is_set():
-            self._moved = anyio.Event()
-            with anyio.move_on_after(self._load_stall_seconds) as scope:
-                await self._moved.wait()
-            if scope.cancelled_caught and not self._settled.is_set():
-                self.kill()
-                raise ModelLoadError(
-                    f"loading made no progress for {self._load_stall_seconds:g} s and was given up"
-                )
-        if self._info is None:
-            assert self._error is not None
+        limit = self._load_stall_seconds
+        if self._error is not None:
             raise self._error
-        return self._info
+        try:
+            loaded = await self._obeyed(message, limit)
+        except WorkerDiedError as error:
+            raise self._died_of_shortage() or error from None
+        except TimeoutError:
+            self.kill()
+            raise ModelLoadError(
+                f"loading made no progress for {limit:g} s and was given up"
+            ) from None
+        assert isinstance(loaded, Loaded)
+        return loaded.info
+
+    async def sleep(self, level: SleepLevel) -> SleepReport:
+        limit = self._requests.stall_seconds
+        if self._error is not None:
+            raise self._error
+        try:
+            slept = await self._obeyed(Sleep(level), limit)
+        except TimeoutError:
+            self._expel(f"was stuck (it did not fall asleep within {limit:g} s)")
+            raise self._died() from None
+        assert isinstance(slept, Slept)
+        return SleepReport(
+            seconds=slept.seconds,
+            private_bytes=slept.private_bytes,
+            freed_bytes=slept.freed_bytes,
+        )
+
+    async def _obeyed(self, message: Load | Wake | Sleep, stall_seconds: float) -> Loaded | Slept:
+        """Return the answer to *message*.
+
+        Raises:
+            LLMRouterError: the worker refused or failed, or ended.
+            TimeoutError: it said nothing for *stall_seconds*.
+        """
+        order = self._order = Order(stall_seconds)
+        self._send(message)
+        try:
+            return await order.outcome()
+        finally:
+            self._order = None
 
     async def settled(self) -> None:
         """Return when the load has ended, one way or the other."""
@@ -147,21 +200,21 @@ class WorkerClient:
         self._next_id += 1
 
         def finished() -> None:
-            self._streams.pop(request_id, None)
+            self._requests.remove(request_id)
             on_finished()
 
         stream = RequestStream(request_id, self._send, finished, self._watch_stall)
         if not self.usable:
             stream.fail(self._died())
         else:
-            self._streams[request_id] = stream
+            self._requests.add(request_id, stream)
             self._send_frame(frame)
         return stream
 
     async def stop(self, timeout_seconds: float) -> None:
         with anyio.CancelScope(shield=True):  # bounded: each rung of the ladder has its time
             self._send(Stop())
-            for next_rung in (self._process.terminate, self._process.kill):
+            for next_rung in (self._process.terminate, self.kill):
                 with anyio.move_on_after(timeout_seconds):
                     await self._gone.wait()
                     return
@@ -169,7 +222,9 @@ class WorkerClient:
             await self._gone.wait()
 
     def kill(self) -> None:
-        self._process.kill()
+        if not self._process.exited:
+            self._killed = True
+            self._process.kill()
 
     async def wait(self) -> ExitReport:
         await self._gone.wait()
@@ -182,6 +237,7 @@ class WorkerClient:
         decoder = router_decoder()
         try:
             async for data in self._process.receive():
+                self._heard()
                 for message in decoder.feed(data):
                     self._take(message)
         except WireError as error:
@@ -201,6 +257,16 @@ class WorkerClient:
         logger.error("worker %s %s and is ended", self.pid, offence)
         self._offence = offence
         self.kill()
+
+    def _heard(self) -> None:
+        self._requests.heard()
+        if self._order is not None:
+            self._order.heard()
+
+    async def _watch_work(self) -> None:
+        await self._requests.stuck()
+        seconds = self._requests.stall_seconds
+        self._expel(f"was stuck (it gave no sign of life for {seconds:g} s)")
 
     async def _write(self) -> None:
         try:
@@ -231,12 +297,15 @@ class WorkerClient:
             if self._report is None:
                 self._report = await self._process.wait()
             await self._process.aclose()
+        self._report = replace(self._report, offence=self._offence)
         self._outgoing.close()
         self._to_send.close()
         error = self._died()
-        for stream in list(self._streams.values()):
-            stream.fail(error)
-        self._settle(error)
+        self._requests.fail(error)
+        self._error = self._error or error
+        if self._order is not None:
+            self._order.fail(error)
+        self._settled.set()
         self._greeted.set()
         self._gone.set()
 
@@ -253,34 +322,46 @@ class WorkerClient:
     def _take(self, message: ToRouter) -> None:
         match message:
             case Step(deltas):
-                for request_id, delta in deltas:
-                    stream = self._streams.get(request_id)
-                    if stream is not None:  # else it was cancelled meanwhile
-                        stream.feed(delta)
+                self._requests.feed(deltas)
             case Progress(value):
                 self._progress(value)
-                self._moved.set()
-            case Loaded(info):
-                self._info = info
-                self._settle(None)
-            case LoadFailed(failure):
-                self._settle(error_from(failure))
-                self._greeted.set()  # a worker of another version refuses instead of greeting
+            case Loaded() | Slept():
+                self._settled.set()
+                if self._order is not None:
+                    self._order.succeed(message)
+            case LoadFailed(failure) | SleepFailed(failure):
+                self._failed(error_from(failure))
             case Ready():
                 self._greeted.set()
 
-    def _settle(self, error: LLMRouterError | None) -> None:
-        if not self._settled.is_set():
+    def _failed(self, error: LLMRouterError) -> None:
+        if not self._settled.is_set():  # what has been loaded once can be asked again
             self._error = error
             self._settled.set()
-            self._moved.set()
+            self._greeted.set()  # a worker of another version refuses instead of greeting
+        if self._order is not None:
+            self._order.fail(error)
 
     def _died(self) -> LLMRouterError:
-        if self._offence is not None:
-            how = f"{self._offence} and was ended"
+        if self._report is not None:
+            how = describe_exit(self._report)
         else:
-            how = describe_exit(self._report) if self._report else "is being ended"
+            how = f"{self._offence} and was ended" if self._offence else "is being ended"
         return WorkerDiedError(f"the worker of this model {how}; ask again to reload it")
+
+    def _died_of_shortage(self) -> LLMRouterError | None:
+        """Return the error of a load that memory ran out for; None if the worker died otherwise."""
+        report = self._report
+        assert report is not None
+        # Where memory is short, systems end processes without a word. Nobody else kills workers.
+        killed = report.exit_code == -signal.SIGKILL and not self._killed
+        if not killed and not tells_of_shortage(report.log_tail):
+            return None
+        return ModelLoadError(
+            f"the worker {describe_exit(report)} while it loaded the model: there was not enough "
+            "memory; unload other models, or load it with a smaller n_ctx",
+            out_of_memory=True,
+        )
 
     def _watch_stall(self, stream: RequestStream) -> None:
         if self._tasks is not None:

@@ -1,4 +1,4 @@
-"""Feeds the scheduler with events and carries out what it decides. All I/O of the router is here.
+"""Feeds the scheduler with events and carries out what it decides.
 
 Everything runs on one event loop, so the state needs no locks: an event is taken in, and all its
 actions are carried out, before the loop does anything else.
@@ -9,47 +9,57 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import anyio.abc
+from msgspec import Struct
 
-from llm_router_mw.errors import (
-    LLMRouterError,
-    ModelLoadError,
-    error_from,
-)
-from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
+from llm_router_mw.errors import LLMRouterError, ModelLoadError, error_from
+from llm_router_mw.protocols import Clock, OnQueued
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.lease import Lease
-from llm_router_mw.router.process import describe_exit
+from llm_router_mw.router.workers import Workers
 from llm_router_mw.scheduler import Scheduler, actions, events
-from llm_router_mw.types import Failure, InstanceKey, Model, ModelInfo, RouterEvent
-from llm_router_mw.wire import Load
+from llm_router_mw.types import (
+    Failure,
+    InstanceKey,
+    Model,
+    ModelView,
+    Price,
+    QueuePlace,
+    RouterEvent,
+)
 
 logger = logging.getLogger("llm_router_mw.router")
+
+_TROUBLE = frozenset({"worker_died", "load_failed"})
+_QUIET = frozenset({"queued", "refused"})
+"""Of each request, and told to those who listen: too many for the log."""
+_PLACE_EVERY_SECONDS = 1.0
+"""How often those who wait are told where they stand."""
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """How somebody wants to be served."""
+
+    autoload: bool = True
+    priority: int = 0
+    keep_alive_seconds: float | None = None
+    timeout_seconds: float | None = None
 
 
 class Pending:
     """A request that waits for its grant."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], on_queued: OnQueued | None) -> None:
         self.models = models
+        self.on_queued = on_queued
+        self.place: QueuePlace | None = None
+        """As was last said."""
         self.leases: tuple[Lease, ...] | None = None
         self.failure: Failure | None = None
         self.done = anyio.Event()
-
-
-class Worker:
-    """One generation of an instance: from the start action to the exit of its process."""
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.engine: EngineInstance | None = None
-        self.info: ModelInfo | None = None
-        self.progress = 0.0
-        self.stopping = False
-        self.exited = anyio.Event()
 
 
 class Conductor:
@@ -58,57 +68,61 @@ class Conductor:
     def __init__(
         self,
         scheduler: Scheduler,
-        engine: EngineFactory,
         hub: EventHub,
         tasks: anyio.abc.TaskGroup,
         *,
         clock: Clock,
         names: Mapping[InstanceKey, Sequence[str]],
-        chat_formats: dict[str, str],
-        stop_timeout_seconds: float,
+        view: Callable[[str], ModelView],
+        appraise: Callable[[InstanceKey], Awaitable[tuple[Price, ...]]],
+        make_workers: Callable[[Conductor], Workers],
     ) -> None:
         self._scheduler = scheduler
-        self._engine = engine
         self._hub = hub
         self._tasks = tasks
         self._clock = clock
         self._names = names
         """The models of each instance: they all show its state."""
-        self._chat_formats = chat_formats
-        self._stop_timeout_seconds = stop_timeout_seconds
+        self._view = view
+        """Returns the picture of a model."""
+        self._appraise = appraise
         self._inbox: deque[events.Event] = deque()
         self._deciding = False
         self._next_request = 0
         self._pending: dict[int, Pending] = {}
         self._leases: dict[int, Lease] = {}
-        self._workers: dict[InstanceKey, Worker] = {}
         self._timer_at: float | None = None
         self._timer_moved = anyio.Event()
+        self._somebody_asks = anyio.Event()
+        """Somebody who waits wants to be told where he stands."""
+        self.workers = make_workers(self)
 
     # Verbs
 
     async def request(
-        self, models: Sequence[Model], *, autoload: bool, hold: bool
+        self, models: Sequence[Model], wish: Wish, *, hold: bool, on_queued: OnQueued | None = None
     ) -> tuple[Lease, ...]:
         """Return one lease per model once all of them are ready (none without *hold*).
 
         Raises:
             LLMRouterError: the scheduler refused, or a load failed.
         """
-        event = self._request_event(models, autoload=autoload, hold=hold)
-        request_id = event.id
-        pending = self._pending[request_id] = Pending(models)
+        event = self._request_event(models, wish, hold=hold)
+        pending = self._pending[event.id] = Pending(models, on_queued)
         try:
             self.dispatch(event)
+            if on_queued is not None and not pending.done.is_set():
+                self._tell_place(event.id, pending)
+                self._somebody_asks.set()
             await pending.done.wait()
         except BaseException:  # cancelled, perhaps in the moment of the grant
             if not pending.done.is_set():
-                self.dispatch(events.Cancelled(request_id))
+                self.dispatch(events.Cancelled(event.id))
             for lease in pending.leases or ():
                 lease.release()
             raise
         finally:
-            del self._pending[request_id]
+            del self._pending[event.id]
         if pending.failure is not None:
             raise error_from(pending.failure)
         assert pending.leases is not None
@@ -116,18 +130,19 @@ class Conductor:
 
     def request_later(self, models: Sequence[Model]) -> None:
         """Ask for *models* to be loaded; how it went is seen in the events."""
-        self.dispatch(self._request_event(models, autoload=True, hold=False))
+        self.dispatch(self._request_event(models, Wish(), hold=False))
 
-    def _request_event(
-        self, models: Sequence[Model], *, autoload: bool, hold: bool
-    ) -> events.Request:
+    def _request_event(self, models: Sequence[Model], wish: Wish, *, hold: bool) -> events.Request:
         self._next_request += 1
         return events.Request(
             id=self._next_request,
             instances=tuple(model.instance_key for model in models),
             models=tuple(model.id for model in models),
-            autoload=autoload,
+            autoload=wish.autoload,
             hold=hold,
+            priority=wish.priority,
+            keep_alive_seconds=wish.keep_alive_seconds,
+            timeout_seconds=wish.timeout_seconds,
         )
 
     def dispatch(self, event: events.Event) -> None:
@@ -143,35 +158,27 @@ class Conductor:
         finally:
             self._deciding = False
 
-    def worker(self, key: InstanceKey) -> Worker | None:
-        """Return the present worker of *key*; only to be read."""
-        return self._workers.get(key)
-
-    async def exited(self, key: InstanceKey) -> None:
-        """Return when the present worker of *key* is gone; another one may follow it."""
-        worker = self._workers.get(key)
-        if worker is not None:
-            await worker.exited.wait()
-
     async def close(self) -> None:
         """Refuse what waits, end all leases, stop all workers; return when they are gone."""
         self.dispatch(events.Shutdown())
-        for worker in list(self._workers.values()):
-            # One that is still being made ends with the task that makes it.
-            if worker.engine is not None:
-                await worker.exited.wait()
+        await self.workers.all_exited()
 
     # Actions
 
     def _carry_out(self, action: actions.Action) -> None:
         match action:
-            case actions.Start(instance, generation):
-                worker = self._workers[instance] = Worker(generation)
-                self._tasks.start_soon(self._run_worker, instance, worker)
+            case actions.AskPrice(instance):
+                self._tasks.start_soon(self._price, instance)
+            case actions.Start(instance, generation, price):
+                self.workers.start(instance, generation, price)
+            case actions.Sleep(instance, generation, level):
+                self.workers.sleep(instance, generation, level)
+            case actions.Wake(instance, generation):
+                self.workers.wake(instance, generation)
             case actions.Stop(instance, generation):
-                self._with_worker(instance, generation, self._stop_worker)
+                self.workers.stop(instance, generation)
             case actions.Kill(instance, generation):
-                self._with_worker(instance, generation, self._kill_worker)
+                self.workers.kill(instance, generation)
             case actions.Grant(request, leases):
                 self._grant(request, leases)
             case actions.Reject(request, failure):
@@ -185,6 +192,24 @@ class Conductor:
                 self._set_timer(at_seconds)
             case actions.Announce():
                 self._announce(action)
+
+    async def know_price(self, key: InstanceKey) -> None:
+        """See that the scheduler knows what *key* needs, so that a request is decided at once."""
+        instance = self._scheduler.instance(key)
+        if instance is None or instance.prices is None:
+            await self._price(key)
+
+    async def _price(self, key: InstanceKey) -> None:
+        try:
+            prices = await self._appraise(key)
+        except LLMRouterError as error:
+            self.dispatch(events.PriceFailed(instance=key, failure=error.to_failure()))
+        except Exception as error:  # a plugin's own failure must not end the router
+            logger.exception("%s: its memory could not be estimated", key)
+            failure = ModelLoadError(f"its memory could not be estimated: {error}").to_failure()
+            self.dispatch(events.PriceFailed(instance=key, failure=failure))
+        else:
+            self.dispatch(events.Priced(instance=key, prices=prices))
 
     def _grant(self, request_id: int, lease_ids: tuple[int, ...]) -> None:
         pending = self._pending.get(request_id)
@@ -201,7 +226,8 @@ class Conductor:
         pending.done.set()
 
     def _make_lease(self, lease_id: int, model: Model) -> Lease:
-        worker = self._workers[model.instance_key]
+        worker = self.workers.get(model.instance_key)
+        assert worker is not None
         assert worker.engine is not None
         assert worker.info is not None
 
@@ -212,31 +238,35 @@ class Conductor:
         lease = self._leases[lease_id] = Lease(model, worker.engine, worker.info, released)
         return lease
 
-    def _with_worker(
-        self, key: InstanceKey, generation: int, act: Callable[[Worker], None]
-    ) -> None:
-        worker = self._workers.get(key)
-        if worker is not None and worker.generation == generation:
-            act(worker)
+    def _announce(self, announcement: actions.Announce) -> None:
+        names = self._names[announcement.instance]
+        if announcement.kind not in _QUIET:
+            level = logging.WARNING if announcement.kind in _TROUBLE else logging.INFO
+            state, reason = announcement.state, announcement.reason
+            logger.log(level, "%s: %s: %s", ", ".join(names), state, reason)
+        for model in names:
+            self._hub.publish(
+                RouterEvent(
+                    kind=announcement.kind,
+                    model=model,
+                    at_seconds=self._clock(),
+                    state=announcement.state,
+                    reason=announcement.reason,
+                    data=announcement.data,
+                    models=(self._view(model),),
+                )
+            )
 
-    def _stop_worker(self, worker: Worker) -> None:
-        worker.stopping = True
-        if worker.engine is not None:
-            self._tasks.start_soon(self._end_engine, worker.engine)
+    def progressed(self, key: InstanceKey, value: float) -> None:
+        """Tell observers how far the load of *key* is."""
+        for model in self._names[key]:
+            self._hub.publish(
+                RouterEvent(
+                    kind="progress", model=model, at_seconds=self._clock(), data={"value": value}
+                )
+            )
 
-    def _kill_worker(self, worker: Worker) -> None:
-        worker.stopping = True
-        if worker.engine is not None:
-            try:
-                worker.engine.kill()
-            except Exception:
-                logger.exception("engine %r could not kill a worker", self._engine.name)
-
-    async def _end_engine(self, engine: EngineInstance) -> None:
-        try:
-            await engine.stop(self._stop_timeout_seconds)
-        except Exception:  # an engine plugin's own failure must not end the router
-            logger.exception("engine %r could not stop a worker", self._engine.name)
+    # Time
 
     def _set_timer(self, at_seconds: float | None) -> None:
         wakes = math.inf if self._timer_at is None else self._timer_at
@@ -256,84 +286,30 @@ class Conductor:
                 self._timer_at = None
                 self.dispatch(events.Tick())
 
-    def _announce(self, announcement: actions.Announce) -> None:
-        key = announcement.instance
-        names = self._names[key]
-        level = logging.WARNING if announcement.kind in _TROUBLE else logging.INFO
-        logger.log(level, "%s: %s: %s", ", ".join(names), announcement.state, announcement.reason)
-        for model in names:
-            self._hub.publish(
-                RouterEvent(
-                    kind=announcement.kind,
-                    model=model,
-                    at_seconds=self._clock(),
-                    state=announcement.state,
-                    reason=announcement.reason,
-                    data=announcement.data,
-                )
+    async def run_places(self) -> None:
+        """Tell those who wait where they stand; runs as long as the router."""
+        while True:
+            await self._somebody_asks.wait()
+            self._somebody_asks = anyio.Event()
+            while True:
+                await anyio.sleep(_PLACE_EVERY_SECONDS)
+                asking = [each for each in self._pending.items() if each[1].on_queued]
+                if not asking:
+                    break
+                for request_id, pending in asking:
+                    self._tell_place(request_id, pending)
+
+    def _tell_place(self, request_id: int, pending: Pending) -> None:
+        place = self._scheduler.queue_place(request_id)
+        if place is None or pending.on_queued is None:
+            return
+        worker = self.workers.get(pending.models[0].instance_key)
+        if worker is not None and worker.info is None:
+            place = QueuePlace(
+                position=place.position,
+                expected_wait_seconds=place.expected_wait_seconds,
+                progress=worker.progress,
             )
-
-    # Workers
-
-    async def _run_worker(self, key: InstanceKey, worker: Worker) -> None:
-        reason = "its worker has stopped"
-        try:
-            worker.engine = await self._engine.create()
-            if not worker.stopping:
-                await self._load(key, worker)
-            if worker.stopping:
-                await self._end_engine(worker.engine)
-            report = await worker.engine.wait()
-            if not worker.stopping:
-                reason = describe_exit(report)
-        except LLMRouterError as error:
-            self._load_failed(key, worker, error)
-        except Exception as error:  # an engine plugin's own failure must not end the router
-            logger.exception("engine %r failed", self._engine.name)
-            reason = f"engine {self._engine.name!r} failed: {error}"
-            self._load_failed(key, worker, ModelLoadError(reason))
-        finally:
-            if worker.engine is not None:
-                with anyio.CancelScope(shield=True):  # bounded by the stop timeout
-                    await self._end_engine(worker.engine)
-            del self._workers[key]
-            worker.exited.set()
-            self.dispatch(
-                events.WorkerExited(instance=key, generation=worker.generation, reason=reason)
-            )
-
-    async def _load(self, key: InstanceKey, worker: Worker) -> None:
-        assert worker.engine is not None
-        began = self._clock()
-
-        def progressed(value: float) -> None:
-            worker.progress = value
-            for model in self._names[key]:
-                self._hub.publish(
-                    RouterEvent(
-                        kind="progress",
-                        model=model,
-                        at_seconds=self._clock(),
-                        data={"value": value},
-                    )
-                )
-
-        order = Load(path=key.path, options=key.options, chat_formats=self._chat_formats)
-        worker.info = await worker.engine.load(order, progressed)
-        self.dispatch(
-            events.Loaded(
-                instance=key,
-                generation=worker.generation,
-                load_seconds=self._clock() - began,
-            )
-        )
-
-    def _load_failed(self, key: InstanceKey, worker: Worker, error: LLMRouterError) -> None:
-        self.dispatch(
-            events.LoadFailed(
-                instance=key, generation=worker.generation, failure=error.to_failure()
-            )
-        )
-
-
-_TROUBLE = frozenset({"worker_died", "load_failed"})
+        if place != pending.place:
+            pending.place = place
+            pending.on_queued(place)

@@ -3,61 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-import anyio
 import anyio.to_thread
-from anyio.from_thread import BlockingPortal
 
-from llm_router_mw.catalog import Catalog
 from llm_router_mw.config import RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError, RouterNotRunningError
-from llm_router_mw.protocols import Clock, LeaseContract
-from llm_router_mw.router.bridge import Bridge, BridgedEvents, BridgedLease
-from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.protocols import Clock, LeaseContract, OnQueued
+from llm_router_mw.router.bridge import BridgedEvents, BridgedLease
+from llm_router_mw.router.conductor import Wish
 from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.plugins import collect, create_plugin_manager
-from llm_router_mw.scheduler import Scheduler, events
-from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, RouterEvent
+from llm_router_mw.router.running import Running, start
+from llm_router_mw.scheduler import events
+from llm_router_mw.types import (
+    InstanceState,
+    Model,
+    ModelView,
+    RouterEvent,
+    RouterView,
+    SleepLevel,
+    SlotView,
+)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """What exists only while the router runs."""
-
-    catalog: Catalog
-    scheduler: Scheduler
-    conductor: Conductor
-    bridge: Bridge
-
-    def state(self, model: Model) -> InstanceState:
-        instance = self.scheduler.instance(model.instance_key)
-        return instance.state if instance is not None else InstanceState.UNLOADED
-
-    def view(self, model: Model) -> ModelView:
-        key = model.instance_key
-        instance = self.scheduler.instance(key)
-        if instance is None:
-            return ModelView(model=model)
-        worker = self.conductor.worker(key)
-        loading = instance.state is InstanceState.LOADING
-        return ModelView(
-            model=model,
-            state=instance.state,
-            leases=len(instance.leases),
-            waiting=self.scheduler.waiting(key),
-            progress=worker.progress if worker is not None and loading else None,
-            error=instance.failure.message if instance.failure is not None else None,
-            info=worker.info if worker is not None else None,
-        )
 
 
 class Router:
@@ -84,11 +57,12 @@ class Router:
         self.config = config if config is not None else parse_config(options)
         self._clock = clock
         self._registry = collect(create_plugin_manager(plugins), self.config)
-        self._engine = self._registry.engine(self.config.engine)
-        self._policy = self._registry.policy(self.config.eviction_policy)
+        # Looked up once here, so that a wrong name is told before anything starts.
+        self._registry.engine(self.config.engine)
+        self._registry.policy(self.config.eviction_policy)
         self._hub = EventHub(tuple(self._registry.observers.values()))
         self._entered = False
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -100,46 +74,17 @@ class Router:
             raise RuntimeError("this router is already running, or has not closed yet")
         stack = AsyncExitStack()
         try:
-            self._running = await self._start(stack)
+            self._entered = True
+            stack.callback(self._left)
+            self._running = await start(
+                stack, self.config, self._registry, self._hub, self._clock, self._closing
+            )
         except BaseException:
             # Not by the stack's own exit: the task groups in it would wrap the error.
             await stack.aclose()
             raise
         self._stack = stack
         return self
-
-    async def _start(self, stack: AsyncExitStack) -> _Running:
-        """Start everything; *stack* then holds how it is to be ended, also if this raises."""
-        self._entered = True
-        stack.callback(self._left)
-        sources = tuple(self._registry.sources.values())
-        catalog = await anyio.to_thread.run_sync(Catalog, sources)
-        scheduler = Scheduler(
-            self._policy,
-            models_max=self.config.models_max,
-            max_queue=self.config.max_queue,
-            max_wait_seconds=self.config.max_wait_seconds,
-            queue_timeout_seconds=self.config.queue_timeout_seconds,
-            max_lease_seconds=self.config.max_lease_seconds,
-        )
-        portal = await stack.enter_async_context(BlockingPortal())
-        stack.push_async_callback(portal.stop, cancel_remaining=True)
-        await stack.enter_async_context(self._engine.running())
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        conductor = Conductor(
-            scheduler,
-            self._engine,
-            self._hub,
-            tasks,
-            clock=self._clock,
-            names=_names(catalog),
-            chat_formats=dict(self._registry.chat_formats),
-            stop_timeout_seconds=self.config.stop_timeout_seconds,
-        )
-        tasks.start_soon(conductor.run_timer)
-        stack.callback(tasks.cancel_scope.cancel)
-        stack.push_async_callback(self._close, conductor)
-        return _Running(catalog, scheduler, conductor, Bridge(portal))
 
     async def __aexit__(
         self,
@@ -153,59 +98,108 @@ class Router:
     def _left(self) -> None:
         self._entered = False
 
-    async def _close(self, conductor: Conductor) -> None:
+    def _closing(self) -> None:
         self._running = None
         self._hub.close()
-        with anyio.CancelScope(shield=True):  # bounded by the stop timeout
-            await conductor.close()
 
     # Leases
 
     @overload
-    def acquire(self, model: str, /) -> AbstractAsyncContextManager[LeaseContract]: ...
+    def acquire(
+        self,
+        model: str,
+        /,
+        *,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AbstractAsyncContextManager[LeaseContract]: ...
     @overload
     def acquire(
-        self, model: str, second: str, /, *models: str
+        self,
+        model: str,
+        second: str,
+        /,
+        *models: str,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
     ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
     @asynccontextmanager
-    async def acquire(self, *models: str) -> AsyncIterator[Any]:
+    async def acquire(
+        self,
+        *models: str,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[Any]:
         """Load or wait for the models and hold them; several names are taken all at once.
+
+        Args:
+            priority: added to the model's own; higher goes first in the queue.
+            keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps
+                them, None is as configured. At most ``max_keep_alive_seconds``.
+            timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
 
         Raises:
             LLMRouterError: a model is unknown, cannot be loaded, or no room came in time.
         """
-        leases = await self._leases(models, autoload=None)
+        wish = Wish(
+            autoload=self.config.models_autoload,
+            priority=priority,
+            keep_alive_seconds=keep_alive_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+        leases = await self._leases(models, wish)
         try:
             yield leases[0] if len(leases) == 1 else leases
         finally:
             for lease in leases:
                 lease.release()
 
-    async def lease(self, model: str, *, autoload: bool | None = None) -> LeaseContract:
-        """As ``acquire`` of one model, for callers that release by themselves."""
-        return (await self._leases((model,), autoload=autoload))[0]
+    async def lease(
+        self,
+        model: str,
+        *,
+        autoload: bool | None = None,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> LeaseContract:
+        """As ``acquire`` of one model, for callers that release by themselves.
+
+        *on_queued* is told where the request stands while it waits, on the router's loop.
+        """
+        wish = Wish(
+            autoload=self.config.models_autoload if autoload is None else autoload,
+            priority=priority,
+            keep_alive_seconds=keep_alive_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+        return (await self._leases((model,), wish, on_queued))[0]
 
     async def _leases(
-        self, names: tuple[str, ...], *, autoload: bool | None
+        self, names: tuple[str, ...], wish: Wish, on_queued: OnQueued | None = None
     ) -> tuple[LeaseContract, ...]:
         running = self._require_running()
-        allowed = self.config.models_autoload if autoload is None else autoload
 
         async def request() -> tuple[Lease, ...]:
             models = await self._usable(running, names)
-            return await running.conductor.request(models, autoload=allowed, hold=True)
+            return await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
 
         if running.bridge.is_home:
             return await request()
         leases = await running.bridge.run(request, undo=_release_all)
         return tuple(BridgedLease(running.bridge, lease) for lease in leases)
 
-    async def _usable(self, running: _Running, names: Iterable[str]) -> list[Model]:
+    async def _usable(self, running: Running, names: Iterable[str]) -> list[Model]:
         """Return the models called *names*, whose files have been checked where it matters."""
         models = [running.catalog.resolve(name) for name in names]
         for model in models:
             if running.state(model) is not InstanceState.LOADED:
                 await anyio.to_thread.run_sync(running.catalog.check_file, model)
+                await running.conductor.know_price(model.instance_key)
         return models
 
     # Management
@@ -217,7 +211,7 @@ class Router:
         async def ask() -> None:
             models = await self._usable(running, (model,))
             if wait:
-                await running.conductor.request(models, autoload=True, hold=False)
+                await running.conductor.request(models, Wish(), hold=False)
             else:
                 running.conductor.request_later(models)
 
@@ -237,14 +231,47 @@ class Router:
             running.conductor.dispatch(events.Unload(instance=key, model=found.id, force=force))
             # Other models may go on using the instance: then there is no exit to wait for.
             if wait and running.state(found) in _LEAVING:
-                await running.conductor.exited(key)
+                await running.conductor.workers.exited(key)
             return running.state(found) is not InstanceState.DRAINING
 
         return await self._at_home(running, ask)
 
+    async def sleep(self, model: str, *, level: SleepLevel = "full", wait: bool = True) -> bool:
+        """Put *model*'s instance to sleep; a busy one drains first. One not loaded stays as it is.
+
+        Returns:
+            False if it is still draining when the call returns.
+        """
+        running = self._require_running()
+
+        async def ask() -> bool:
+            found = running.catalog.resolve(model)
+            key = found.instance_key
+            running.conductor.dispatch(events.PutToSleep(instance=key, level=level))
+            if wait:
+                await self._until(running, found, lambda state: state not in _FALLING)
+            return running.state(found) is not InstanceState.DRAINING
+
+        return await self._at_home(running, ask)
+
+    async def wake(self, model: str, *, wait: bool = True) -> None:
+        """Have *model* ready: one that sleeps wakes, one that is not loaded at all is loaded."""
+        await self.load(model, wait=wait)
+
+    async def _until(
+        self, running: Running, model: Model, reached: Callable[[InstanceState], bool]
+    ) -> None:
+        """Return when the state of *model* is as wanted."""
+        subscription = self._hub.subscribe(self._snapshot)
+        try:
+            while not reached(running.state(model)):
+                await subscription.__anext__()
+        finally:
+            self._hub.unsubscribe(subscription)
+
     async def _at_home(
         self,
-        running: _Running,
+        running: Running,
         call: Callable[[], Awaitable[T]],
         undo: Callable[[T], None] | None = None,
     ) -> T:
@@ -256,6 +283,20 @@ class Router:
         """All models and their states, at once: nothing is woken, loaded or waited for."""
         running = self._require_running()
         return tuple(running.view(model) for model in running.catalog.models())
+
+    def overview(self) -> RouterView:
+        """The router as a whole, at once."""
+        return self._require_running().overview()
+
+    def slots(self, model: str) -> tuple[SlotView, ...]:
+        """The requests that *model*'s instance works on, at once.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        running = self._require_running()
+        view = running.view(running.catalog.resolve(model))
+        return tuple(SlotView(id=number) for number in range(view.leases))
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:
@@ -277,7 +318,7 @@ class Router:
             kind="snapshot", model="*", at_seconds=self._clock(), models=self.models()
         )
 
-    def _require_running(self) -> _Running:
+    def _require_running(self) -> Running:
         if self._running is None:
             raise RouterNotRunningError(
                 "the router is not running: enter it with 'async with', or let the app's "
@@ -287,14 +328,7 @@ class Router:
 
 
 _LEAVING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
-
-
-def _names(catalog: Catalog) -> dict[InstanceKey, list[str]]:
-    """Return the ids of all models of each instance."""
-    names: dict[InstanceKey, list[str]] = defaultdict(list)
-    for model in catalog.models():
-        names[model.instance_key].append(model.id)
-    return names
+_FALLING = frozenset({InstanceState.DRAINING, InstanceState.FALLING_ASLEEP})
 
 
 def _release_all(leases: tuple[Lease, ...]) -> None:

@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from llm_router_mw.protocols import LeaseContract, RouterContract
 from llm_router_mw.router.thread import RouterThread
-from llm_router_mw.types import ModelView, RouterEvent
+from llm_router_mw.types import ModelView, RouterEvent, RouterView, SleepLevel, SlotView
 
 
 class OnDemandRouter:
@@ -20,20 +20,30 @@ class OnDemandRouter:
         self._thread = thread
 
     @asynccontextmanager
-    async def acquire(self, model: str, /, *models: str) -> AsyncIterator[Any]:
+    async def acquire(self, model: str, /, *models: str, **demand: Any) -> AsyncIterator[Any]:
         """As ``Router.acquire``."""
         router = await self._started()
-        async with router.acquire(model, *models) as held:
+        async with router.acquire(model, *models, **demand) as held:
             yield held
 
-    async def lease(self, model: str, *, autoload: bool | None = None) -> LeaseContract:
+    async def lease(self, model: str, **demand: Any) -> LeaseContract:
         """As ``Router.lease``."""
-        return await (await self._started()).lease(model, autoload=autoload)
+        return await (await self._started()).lease(model, **demand)
 
     def models(self) -> tuple[ModelView, ...]:
         """As ``Router.models``; the first call waits for the router to start."""
         self._thread.start()
         return self._thread.router.models()
+
+    def overview(self) -> RouterView:
+        """As ``Router.overview``; the first call waits for the router to start."""
+        self._thread.start()
+        return self._thread.router.overview()
+
+    def slots(self, model: str) -> tuple[SlotView, ...]:
+        """As ``Router.slots``; the first call waits for the router to start."""
+        self._thread.start()
+        return self._thread.router.slots(model)
 
     async def load(self, model: str, *, wait: bool = True) -> None:
         """As ``Router.load``."""
@@ -42,6 +52,14 @@ class OnDemandRouter:
     async def unload(self, model: str, *, force: bool = False, wait: bool = True) -> bool:
         """As ``Router.unload``."""
         return await (await self._started()).unload(model, force=force, wait=wait)
+
+    async def sleep(self, model: str, *, level: SleepLevel = "full", wait: bool = True) -> bool:
+        """As ``Router.sleep``."""
+        return await (await self._started()).sleep(model, level=level, wait=wait)
+
+    async def wake(self, model: str, *, wait: bool = True) -> None:
+        """As ``Router.wake``."""
+        await (await self._started()).wake(model, wait=wait)
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:

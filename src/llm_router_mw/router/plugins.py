@@ -14,7 +14,15 @@ import pluggy
 from llm_router_mw import hookspecs
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
-from llm_router_mw.protocols import EngineFactory, EvictionPolicy, ModelSource, Observer
+from llm_router_mw.protocols import (
+    DeviceProbe,
+    EngineFactory,
+    Estimator,
+    EvictionPolicy,
+    ModelSource,
+    Observer,
+    PlacementPolicy,
+)
 
 logger = logging.getLogger("llm_router_mw.plugins")
 
@@ -23,6 +31,9 @@ DEFAULT_PLUGINS = (
     "llm_router_mw.default_plugins.engines",
     "llm_router_mw.default_plugins.chat_formats",
     "llm_router_mw.default_plugins.eviction",
+    "llm_router_mw.default_plugins.device_probes",
+    "llm_router_mw.default_plugins.estimators",
+    "llm_router_mw.default_plugins.placement",
 )
 """Our own parts register as anybody's do; first, so that others come before them."""
 
@@ -37,6 +48,9 @@ class Registry:
     engines: Mapping[str, EngineFactory]
     policies: Mapping[str, EvictionPolicy]
     observers: Mapping[str, Observer]
+    probes: Mapping[str, DeviceProbe]
+    estimators: Mapping[str, Estimator]
+    placements: Mapping[str, PlacementPolicy]
     chat_formats: Mapping[str, str]
 
     def engine(self, name: str) -> EngineFactory:
@@ -46,6 +60,10 @@ class Registry:
     def policy(self, name: str) -> EvictionPolicy:
         """Return the eviction policy called *name*; raises ConfigError if there is none."""
         return _chosen(self.policies, name, "eviction_policy")
+
+    def placement(self, name: str) -> PlacementPolicy:
+        """Return the placement policy called *name*; raises ConfigError if there is none."""
+        return _chosen(self.placements, name, "placement_policy")
 
 
 def create_plugin_manager(plugins: Iterable[object] = ()) -> pluggy.PluginManager:
@@ -106,6 +124,9 @@ def collect(manager: pluggy.PluginManager, config: RouterConfig) -> Registry:
         engines=objects("llm_router_register_engines", EngineFactory),
         policies=objects("llm_router_register_eviction_policies", EvictionPolicy),
         observers=objects("llm_router_register_observers", Observer),
+        probes=objects("llm_router_register_device_probes", DeviceProbe),
+        estimators=objects("llm_router_register_estimators", Estimator),
+        placements=objects("llm_router_register_placement_policies", PlacementPolicy),
         chat_formats=formats,
     )
 

@@ -151,7 +151,9 @@ class WorkerProcess:
 
 def describe_exit(report: ExitReport) -> str:
     """Return how the process ended, in words that clients may see."""
-    if report.exit_code is None:
+    if report.offence:
+        how = f"{report.offence} and was ended"
+    elif report.exit_code is None:
         how = "never started"
     elif report.exit_code >= 0:
         how = f"exited with code {report.exit_code}"

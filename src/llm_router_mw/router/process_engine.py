@@ -61,6 +61,7 @@ class ProcessEngine:
             process,
             stall_seconds=self._config.client_stall_seconds,
             load_stall_seconds=self._config.load_stall_seconds,
+            worker_stall_seconds=self._config.worker_stall_seconds,
         )
         tasks.start_soon(client.run)
         await client.greet()

@@ -10,7 +10,15 @@ from typing import Any
 from llm_router_mw.errors import RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream, LeaseContract
 from llm_router_mw.router.thread import RouterThread
-from llm_router_mw.types import Delta, EmbeddingReply, ModelInfo, ModelView, Task, TextReply
+from llm_router_mw.types import (
+    Delta,
+    EmbeddingReply,
+    ModelInfo,
+    ModelView,
+    SleepLevel,
+    Task,
+    TextReply,
+)
 
 
 class SyncLease:
@@ -60,10 +68,25 @@ class SyncRouter:
         self._thread = thread
 
     @contextmanager
-    def acquire(self, model: str) -> Iterator[SyncLease]:
-        """Load or wait for *model* and hold it."""
+    def acquire(
+        self,
+        model: str,
+        *,
+        priority: int = 0,
+        keep_alive_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[SyncLease]:
+        """Load or wait for *model* and hold it; arguments as of ``Router.acquire``."""
         self._thread.start()
-        lease = self._thread.call(self._thread.router.lease, model)
+        lease = self._thread.call(
+            partial(
+                self._thread.router.lease,
+                model,
+                priority=priority,
+                keep_alive_seconds=keep_alive_seconds,
+                timeout_seconds=timeout_seconds,
+            )
+        )
         try:
             yield SyncLease(self._thread, lease)
         finally:
@@ -84,6 +107,16 @@ class SyncRouter:
         """Unload *model*; returns False if it is still draining."""
         self._thread.start()
         return self._thread.call(partial(self._thread.router.unload, model, force=force, wait=wait))
+
+    def sleep(self, model: str, *, level: SleepLevel = "full", wait: bool = True) -> bool:
+        """Put *model* to sleep; returns False if it is still draining."""
+        self._thread.start()
+        return self._thread.call(partial(self._thread.router.sleep, model, level=level, wait=wait))
+
+    def wake(self, model: str, *, wait: bool = True) -> None:
+        """Have *model* ready, from sleep or from nothing."""
+        self._thread.start()
+        self._thread.call(partial(self._thread.router.wake, model, wait=wait))
 
 
 # On the router's loop, whatever they do: its state belongs to it.

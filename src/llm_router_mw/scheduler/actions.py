@@ -6,11 +6,47 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_router_mw.types import EventKind, Failure, InstanceKey, InstanceState
+from llm_router_mw.types import (
+    EventKind,
+    Failure,
+    InstanceKey,
+    InstanceState,
+    Placement,
+    Price,
+    SleepLevel,
+)
+
+
+class AskPrice(Struct, frozen=True):
+    """Find out what the instance needs, and answer with ``Priced`` or ``PriceFailed``."""
+
+    instance: InstanceKey
 
 
 class Start(Struct, frozen=True):
-    """Start a worker for the instance and load it; its slot is already reserved."""
+    """Start a worker for the instance and load it; slot and memory are already reserved."""
+
+    instance: InstanceKey
+    generation: int
+    price: Price | None = None
+    """Where it goes and what is reserved; None where its memory is unknown."""
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where it goes; None leaves it to the load options."""
+        return None if self.price is None else self.price.placement
+
+
+class Sleep(Struct, frozen=True):
+    """Free the context, or the weights too, and keep the process; answer with ``Slept``."""
+
+    instance: InstanceKey
+    generation: int
+    level: SleepLevel
+
+
+class Wake(Struct, frozen=True):
+    """Load again in the same process, as at first; answer with ``Woke`` or ``LoadFailed``."""
 
     instance: InstanceKey
     generation: int
@@ -67,4 +103,6 @@ class Announce(Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
 
-Action = Start | Stop | Kill | Grant | Reject | Revoke | SetTimer | Announce
+Action = (
+    AskPrice | Start | Sleep | Wake | Stop | Kill | Grant | Reject | Revoke | SetTimer | Announce
+)

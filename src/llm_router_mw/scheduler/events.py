@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
-from llm_router_mw.types import Failure, InstanceKey
+from llm_router_mw.scheduler.terms import Terms
+from llm_router_mw.types import Failure, InstanceKey, PoolReading, Price, SleepLevel
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -17,6 +20,13 @@ class Request(Struct, frozen=True, kw_only=True):
     autoload: bool = True
     hold: bool = True
     """False asks only that they be loaded; the grant then carries no leases."""
+    priority: int = 0
+    """Added to the model's own; higher goes first."""
+    keep_alive_seconds: float | None = None
+    """How long the instances stay once this request is done: 0 releases, -1 keeps, None is as
+    configured."""
+    timeout_seconds: float | None = None
+    """The request's own bound on its time in the queue."""
 
 
 class Cancelled(Struct, frozen=True):
@@ -39,20 +49,80 @@ class Unload(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
+class PutToSleep(Struct, frozen=True, kw_only=True):
+    """Somebody wants an instance asleep; a busy one drains first."""
+
+    instance: InstanceKey
+    level: SleepLevel
+
+
+class Predicted(Struct, frozen=True, kw_only=True):
+    """The model will probably be asked for next: load it if that costs nobody anything."""
+
+    instance: InstanceKey
+    model: str
+
+
+class Priced(Struct, frozen=True, kw_only=True):
+    """What the placements of an instance are charged, best first; replaces what was known.
+
+    No prices mean that its memory is unknown: then limits of memory do not apply to it.
+    """
+
+    instance: InstanceKey
+    prices: tuple[Price, ...]
+
+
+class PriceFailed(Struct, frozen=True, kw_only=True):
+    """The instance cannot be priced, and so not be loaded."""
+
+    instance: InstanceKey
+    failure: Failure
+
+
 class Loaded(Struct, frozen=True, kw_only=True):
     """The instance is ready for tasks."""
 
     instance: InstanceKey
     generation: int
     load_seconds: float = 0.0
+    measured: Mapping[str, int] | None = None
+    """Bytes by pool that it was seen to hold; None believes the price."""
 
 
 class LoadFailed(Struct, frozen=True, kw_only=True):
-    """The load ended without an instance; the exit of the worker follows."""
+    """A load or a wake ended without an instance; the exit of the worker follows."""
 
     instance: InstanceKey
     generation: int
     failure: Failure
+    out_of_memory: bool = False
+
+
+class Deferred(Struct, frozen=True, kw_only=True):
+    """The start was held back before it began: somebody else took the room; it goes on waiting."""
+
+    instance: InstanceKey
+    generation: int
+    reason: str
+
+
+class Slept(Struct, frozen=True, kw_only=True):
+    """The instance sleeps; ``measured`` is what its process still holds, by pool."""
+
+    instance: InstanceKey
+    generation: int
+    sleep_seconds: float = 0.0
+    measured: Mapping[str, int] | None = None
+
+
+class Woke(Struct, frozen=True, kw_only=True):
+    """The instance is awake, and ready for tasks."""
+
+    instance: InstanceKey
+    generation: int
+    wake_seconds: float = 0.0
+    measured: Mapping[str, int] | None = None
 
 
 class WorkerExited(Struct, frozen=True, kw_only=True):
@@ -61,6 +131,19 @@ class WorkerExited(Struct, frozen=True, kw_only=True):
     instance: InstanceKey
     generation: int
     reason: str
+
+
+class MemoryObserved(Struct, frozen=True, kw_only=True):
+    """A look at the pools, and at what instances hold of them."""
+
+    pools: Mapping[str, PoolReading]
+    instances: Mapping[InstanceKey, Mapping[str, int]] = {}
+
+
+class Catalogued(Struct, frozen=True, kw_only=True):
+    """The models that exist now, and what was said about each."""
+
+    terms: Mapping[str, Terms]
 
 
 class Tick(Struct, frozen=True):
@@ -72,5 +155,22 @@ class Shutdown(Struct, frozen=True):
 
 
 Event = (
-    Request | Cancelled | Released | Unload | Loaded | LoadFailed | WorkerExited | Tick | Shutdown
+    Request
+    | Cancelled
+    | Released
+    | Unload
+    | PutToSleep
+    | Predicted
+    | Priced
+    | PriceFailed
+    | Loaded
+    | LoadFailed
+    | Deferred
+    | Slept
+    | Woke
+    | WorkerExited
+    | MemoryObserved
+    | Catalogued
+    | Tick
+    | Shutdown
 )

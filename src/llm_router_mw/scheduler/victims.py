@@ -1,32 +1,101 @@
-"""Asks the eviction policy, and trusts it no further than needed."""
+"""Whom to send away: asks the eviction policy, trusts it no further than needed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from llm_router_mw.protocols import Candidate, EvictionPolicy
+from llm_router_mw.memory.ledger import Amounts
+from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
 
 logger = logging.getLogger("llm_router_mw.scheduler")
 
 
+def chosen(
+    policy: EvictionPolicy,
+    idle: Sequence[Candidate],
+    busy: Sequence[Candidate],
+    lacking: Amounts,
+    now: float,
+) -> list[Candidate] | None:
+    """Return as many victims as *lacking* needs, idle ones first; None if all are not enough."""
+    if not _would_do([*idle, *busy], lacking):
+        return None
+    shortfall = _shortfall(lacking)
+    order = ranked(policy, idle, shortfall, now) if idle else []
+    if busy:
+        order += ranked(policy, busy, shortfall, now)
+    return _spared(_taken(order, lacking), lacking)
+
+
 def ranked(
-    policy: EvictionPolicy, candidates: Sequence[Candidate], shortfall: int, now: float
+    policy: EvictionPolicy, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
 ) -> list[Candidate]:
     """Return all *candidates*, best victim first, as *policy* ranks them.
 
     What the policy made up or named twice is dropped; what it left out follows in LRU order; if
     it raises, LRU decides alone. A policy can thus neither evict a busy instance nor block one.
     """
-    by_age = sorted(candidates, key=lambda candidate: candidate.last_used_seconds)
     try:
-        proposed = list(policy.rank(tuple(by_age), shortfall, now))
+        proposed = list(policy.rank(tuple(candidates), shortfall, now))
     except Exception:
         logger.exception("eviction policy %r failed; using LRU for this decision", policy.name)
-        return by_age
-    known = {candidate.instance: candidate for candidate in by_age}
+        return _by_age(candidates)
+    known = {id(candidate) for candidate in candidates}
     order: list[Candidate] = []
-    for candidate in [*proposed, *by_age]:
-        if isinstance(candidate, Candidate) and candidate.instance in known:
-            order.append(known.pop(candidate.instance))
+    for candidate in proposed:
+        if id(candidate) in known:
+            known.discard(id(candidate))
+            order.append(candidate)
+    if known:
+        order += _by_age([candidate for candidate in candidates if id(candidate) in known])
     return order
+
+
+def _by_age(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: candidate.last_used_seconds)
+
+
+def _shortfall(lacking: Mapping[str, int]) -> Shortfall:
+    # Bytes dwarf slots, so a pool that is short comes before a slot that is.
+    device = max(lacking, key=lambda resource: lacking[resource])
+    return Shortfall(device=device, bytes=lacking[device], lacking=lacking)
+
+
+def _would_do(candidates: Sequence[Candidate], lacking: Amounts) -> bool:
+    return all(
+        sum(candidate.freed.get(resource, 0) for candidate in candidates) >= amount
+        for resource, amount in lacking.items()
+    )
+
+
+def _taken(order: Sequence[Candidate], lacking: Amounts) -> list[Candidate]:
+    left = dict(lacking)
+    taken: list[Candidate] = []
+    for candidate in order:
+        useful = [resource for resource in left if candidate.freed.get(resource, 0) > 0]
+        if not useful:
+            continue
+        taken.append(candidate)
+        for resource in useful:
+            left[resource] -= candidate.freed[resource]
+            if left[resource] <= 0:
+                del left[resource]
+        if not left:
+            break
+    return taken
+
+
+def _spared(taken: list[Candidate], lacking: Amounts) -> list[Candidate]:
+    """Return *taken* without those that are not needed after all; the last ranked first."""
+    surplus = {
+        resource: sum(each.freed.get(resource, 0) for each in taken) - amount
+        for resource, amount in lacking.items()
+    }
+    kept = list(taken)
+    for candidate in reversed(taken):
+        if all(candidate.freed.get(resource, 0) <= surplus[resource] for resource in surplus):
+            kept.remove(candidate)
+            for resource in surplus:
+                surplus[resource] -= candidate.freed.get(resource, 0)
+    return kept

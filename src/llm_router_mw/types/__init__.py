@@ -16,10 +16,12 @@ from llm_router_mw.types.delta import (
 from llm_router_mw.types.failure import Failure
 from llm_router_mw.types.memory import (
     HOST,
+    BufferMemory,
     Confidence,
     Cost,
     Device,
     DeviceKind,
+    MeasuredMemory,
     MemoryEstimate,
     Placement,
     PoolReading,
@@ -27,11 +29,14 @@ from llm_router_mw.types.memory import (
     SplitMode,
 )
 from llm_router_mw.types.model import (
+    CacheType,
+    FlashAttention,
     InstanceKey,
     LoadOptions,
     LoraAdapter,
     Model,
     ModelInfo,
+    ModelSettings,
     Pooling,
 )
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
@@ -46,11 +51,20 @@ from llm_router_mw.types.task import (
     Sampling,
     Task,
 )
-from llm_router_mw.types.view import EventKind, ModelView, RouterEvent
+from llm_router_mw.types.view import (
+    EventKind,
+    ModelView,
+    QueuePlace,
+    RouterEvent,
+    RouterView,
+    SlotView,
+)
 
 __all__ = [
     "DEFAULT_SAMPLERS",
     "HOST",
+    "BufferMemory",
+    "CacheType",
     "ChatTask",
     "CompletionTask",
     "Confidence",
@@ -67,24 +81,30 @@ __all__ = [
     "FailureDelta",
     "FinishDelta",
     "FinishReason",
+    "FlashAttention",
     "GenerationTask",
     "InstanceKey",
     "InstanceState",
     "LoadOptions",
     "LoraAdapter",
+    "MeasuredMemory",
     "MemoryEstimate",
     "Model",
     "ModelInfo",
+    "ModelSettings",
     "ModelView",
     "Placement",
     "PoolReading",
     "Pooling",
     "Price",
     "ProgressDelta",
+    "QueuePlace",
     "RerankTask",
     "RouterEvent",
+    "RouterView",
     "Sampling",
     "SleepLevel",
+    "SlotView",
     "SplitMode",
     "Step",
     "Task",

@@ -86,12 +86,42 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
     """What was assumed."""
 
 
+class BufferMemory(Struct, frozen=True, kw_only=True):
+    """What one type of llama.cpp's buffers holds of an instance."""
+
+    buffer_type: str
+    """llama.cpp's name: ``CPU``, ``CPU_Mapped``, ``CPU_REPACK``, ``CUDA0``; or ``output``."""
+    device: str
+    """Whose memory that is: the id of a ``Device`` as the worker saw it, or ``host``."""
+    weights_bytes: int = 0
+    context_bytes: int = 0
+    compute_bytes: int = 0
+
+
+class MeasuredMemory(Struct, frozen=True, kw_only=True):
+    """What an instance really holds, as its worker reports after a load."""
+
+    buffers: tuple[BufferMemory, ...] = ()
+    """None if llama.cpp's answer cannot be read in this build; ``note`` says why."""
+    devices: tuple[Device, ...] = ()
+    """The GPUs that the worker saw, in llama.cpp's order."""
+    private_bytes: int = 0
+    """Anonymous memory of the process on the host; 0 is unknown."""
+    peak_bytes: int = 0
+    """The most that was resident at once, pages of mapped files counted; 0 is unknown."""
+    note: str = ""
+
+
 class Price(Struct, frozen=True, kw_only=True):
     """A placement and what it is charged for."""
 
     placement: Placement
     bytes_by_pool: Mapping[str, int]
     """The estimate's ``upper``, summed by pool."""
+    context_bytes_by_pool: Mapping[str, int] = {}
+    """Part of it that goes with the context: what sleep of level ``context`` frees."""
+    weights_bytes_by_pool: Mapping[str, int] = {}
+    """Part of it that goes with the weights: what level ``full`` frees besides."""
 
 
 class PoolReading(Struct, frozen=True, kw_only=True):

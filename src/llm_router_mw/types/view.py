@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from llm_router_mw.types.model import Model, ModelInfo
-from llm_router_mw.types.state import InstanceState, client_state
+from llm_router_mw.types.state import InstanceState, SleepLevel, client_state
+
+
+class QueuePlace(Struct, frozen=True, kw_only=True):
+    """Where a request that waits for its model stands."""
+
+    position: int
+    """1 is served next."""
+    expected_wait_seconds: float | None = None
+    """From now on; None where nothing is known to tell by."""
+    progress: float | None = None
+    """Fraction of the load of its model that is done, while it loads or wakes."""
+
+
+class SlotView(Struct, frozen=True, kw_only=True):
+    """A request that an instance works on."""
+
+    id: int
+    """Counts the requests of the instance that run; free slots follow."""
+    prompt: str = ""
+    """What was asked, for those who may read it."""
+
+
+class RouterView(Struct, frozen=True, kw_only=True):
+    """The router as a whole."""
+
+    models_max: int
+    models_autoload: bool
+    waiting: int = 0
+    """Requests in the queue."""
 
 
 class ModelView(Struct, frozen=True, kw_only=True):
@@ -23,6 +53,18 @@ class ModelView(Struct, frozen=True, kw_only=True):
     error: str | None = None
     """Why the last load failed or the file cannot be used."""
     info: ModelInfo | None = None
+    """Also of an instance that sleeps."""
+    position: int | None = None
+    """Place in the queue of what waits for it, 1 is next; None if nothing does."""
+    expected_wait_seconds: float | None = None
+    """Of what waits for it; None where nothing is known to tell by."""
+    memory: Mapping[str, int] = {}
+    """Bytes that the instance is charged, by memory pool."""
+    sleep_level: SleepLevel | None = None
+    """How deep it sleeps, while it does."""
+    degraded: bool = False
+    """Whether it lies where it is slower than it need be."""
+    pinned: bool = False
 
     @property
     def id(self) -> str:
@@ -34,7 +76,9 @@ class ModelView(Struct, frozen=True, kw_only=True):
         return client_state(self.state)
 
 
-EventKind = Literal["snapshot", "status", "progress", "evicted", "worker_died", "load_failed"]
+EventKind = Literal[
+    "snapshot", "status", "progress", "queued", "refused", "evicted", "worker_died", "load_failed"
+]
 
 
 class RouterEvent(Struct, frozen=True, kw_only=True):
@@ -49,4 +93,4 @@ class RouterEvent(Struct, frozen=True, kw_only=True):
     reason: str = ""
     data: dict[str, Any] = {}
     models: tuple[ModelView, ...] = ()
-    """All models, in a snapshot."""
+    """All models, in a snapshot; else the one that it happened to, as it is now."""

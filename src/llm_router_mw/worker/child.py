@@ -1,9 +1,9 @@
-"""A worker's life: say hello, load one instance, run tasks until told to stop."""
+"""A worker's life: say hello, load one instance, run tasks and sleep until told to stop."""
 
 from __future__ import annotations
 
 import os
-from time import monotonic
+from time import monotonic, perf_counter
 
 import llm_router_mw
 from llm_router_mw import wire
@@ -11,11 +11,16 @@ from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.engine import Engine
 from llm_router_mw.engine.model import LoadAbortedError
 from llm_router_mw.errors import LLMRouterError, WireError
+from llm_router_mw.types import SleepLevel
 from llm_router_mw.worker.channel import Channel
 from llm_router_mw.worker.inbox import Inbox, Message, Prepared
+from llm_router_mw.worker.memory import give_back, private_bytes
+from llm_router_mw.worker.visible import visibility
 
 _PROGRESS_SECONDS = 0.05
 """Between two reports of a load."""
+_ALIVE_SECONDS = 1.0
+"""Between two signs of life, while there are requests."""
 
 
 class Child:
@@ -25,8 +30,10 @@ class Child:
         self._channel = channel
         self._inbox = inbox
         aside = Aside(lambda request_id, result: inbox.put(Prepared(request_id, result)))
-        self._engine = Engine(lambda deltas: channel.send(wire.Step(deltas)), aside)
+        self._engine = Engine(lambda deltas: self._send(wire.Step(deltas)), aside)
         self._reported_at = 0.0
+        self._sent_at = 0.0
+        self._falling_asleep: SleepLevel | None = None
         inbox.tell(self._overhear)
 
     def run(self) -> int:
@@ -52,9 +59,13 @@ class Child:
         except LoadAbortedError:
             return False
         except LLMRouterError as error:
-            self._channel.send(wire.LoadFailed(error.to_failure()))
+            self._send(wire.LoadFailed(error.to_failure()))
             return False
         return True
+
+    def _send(self, message: wire.ToRouter) -> None:
+        self._sent_at = monotonic()
+        self._channel.send(message)
 
     def _shake_hands(self, hello: Message) -> None:
         if not isinstance(hello, wire.Hello):
@@ -65,17 +76,19 @@ class Child:
                 f"the router speaks protocol {hello.protocol} (version {hello.version}), the "
                 f"worker {wire.PROTOCOL} (version {version}); run both from one installation"
             )
-        self._channel.send(wire.Ready(wire.PROTOCOL, version, os.getpid()))
+        self._send(wire.Ready(wire.PROTOCOL, version, os.getpid()))
 
     def _load(self, load: Message) -> None:
         if not isinstance(load, wire.Load):
             raise WireError(f"expected load, not {type(load).__name__}")
         # Before anything native looks at its devices.
-        os.environ.update(load.environ)
+        os.environ.update(visibility(load.placement) | load.environ)
         self._report(0.0)
-        info = self._engine.load(load.path, load.options, load.chat_formats, self._on_progress)
+        info = self._engine.load(
+            load.path, load.options, load.chat_formats, self._on_progress, load.placement
+        )
         self._report(1.0)
-        self._channel.send(wire.Loaded(info))
+        self._send(wire.Loaded(info))
 
     def _on_progress(self, fraction: float) -> bool:
         if fraction < 1 and monotonic() - self._reported_at >= _PROGRESS_SECONDS:
@@ -84,20 +97,30 @@ class Child:
 
     def _report(self, fraction: float) -> None:
         self._reported_at = monotonic()
-        self._channel.send(wire.Progress(fraction))
+        self._send(wire.Progress(fraction))
 
     def _serve(self) -> None:
-        """Take messages and decode in turn; sleep only when there is nothing to decode."""
+        """Take messages and decode in turn; rest only when there is nothing to decode."""
         worked = False
         while True:
-            message = self._inbox.poll() if worked else self._inbox.wait()
+            message = self._inbox.poll() if worked else self._next()
             while message is not None:
                 if isinstance(message, wire.Stop):
                     self._engine.cancel_all()
                     return
                 self._handle(message)
                 message = self._inbox.poll()
+            if self._falling_asleep is not None and not self._engine.preparing:
+                self._sleep(self._falling_asleep)
             worked = self._engine.step()
+            if self._engine.busy and monotonic() - self._sent_at >= _ALIVE_SECONDS:
+                self._send(wire.Alive())
+
+    def _next(self) -> Message | None:
+        """Return the next message; None when it is time for a sign of life instead."""
+        if self._engine.busy:
+            return self._inbox.wait_at_most(_ALIVE_SECONDS)
+        return self._inbox.wait()
 
     def _overhear(self, message: wire.ToWorker) -> None:
         """Let a step end early that nobody waits for; runs in the reader's thread."""
@@ -116,5 +139,40 @@ class Child:
                 self._engine.cancel(request_id)
             case Prepared(request_id, result):
                 self._engine.prepared(request_id, result)
+            case wire.Sleep(level):
+                self._fall_asleep(level)
+            case wire.Wake():
+                self._wake()
             case _:
                 raise WireError(f"a loaded worker does not expect {type(message).__name__}")
+
+    def _fall_asleep(self, level: SleepLevel) -> None:
+        try:
+            self._engine.retire()
+        except WireError as error:
+            self._send(wire.SleepFailed(error.to_failure()))
+        else:
+            # Something that was cancelled may still be prepared aside, with what would be freed.
+            self._falling_asleep = level
+
+    def _sleep(self, level: SleepLevel) -> None:
+        began, before = perf_counter(), private_bytes()
+        self._engine.sleep(level)
+        give_back()
+        self._falling_asleep = None
+        left = private_bytes()
+        freed = None if before is None or left is None else before - left
+        self._send(wire.Slept(perf_counter() - began, left, freed))
+
+    def _wake(self) -> None:
+        self._report(0.0)
+        try:
+            info = self._engine.wake(self._on_progress)
+        except LoadAbortedError:
+            return  # the order to stop follows
+        except LLMRouterError as error:
+            give_back()
+            self._send(wire.LoadFailed(error.to_failure()))
+        else:
+            self._report(1.0)
+            self._send(wire.Loaded(info))

@@ -62,6 +62,13 @@ class Inbox:
         """Return the next message; sleep until there is one."""
         return self._messages.get()
 
+    def wait_at_most(self, seconds: float) -> Message | None:
+        """Return the next message, or None if there is none within *seconds*."""
+        try:
+            return self._messages.get(timeout=seconds)
+        except Empty:
+            return None
+
     def poll(self) -> Message | None:
         """Return the next message, or None if there is none yet."""
         try:

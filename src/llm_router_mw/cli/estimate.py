@@ -1,0 +1,102 @@
+"""``llm-router-mw estimate``: what a model will take, on machines that one has or may buy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from llm_router_mw.cli.device_list import parse_devices
+from llm_router_mw.cli.estimate_table import print_estimate
+from llm_router_mw.cli.load_flags import load_flags
+from llm_router_mw.config import RouterConfig, parse_config
+from llm_router_mw.errors import LLMRouterError
+from llm_router_mw.gguf import first_shard
+from llm_router_mw.memory.inventory import Inventory
+from llm_router_mw.memory.outlook import look_ahead
+from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.types import HOST, Device, Model, Placement, Pooling
+
+_MIB = 1024**2
+
+
+@click.command()
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
+@load_flags
+@click.option(
+    "--pooling",
+    type=click.Choice([each for each in get_args(Pooling) if each]),
+    default=None,
+    help="The model gives embeddings, or ranks.",
+)
+@click.option(
+    "--devices",
+    metavar="KIND:SIZE,…",
+    default=None,
+    help="Devices to think of, as cuda:24GiB,host:64GiB; without it those of this machine.",
+)
+@click.option(
+    "--models-memory-margin",
+    "margin_mib",
+    type=click.IntRange(0, 2**40),
+    default=1024,
+    show_default=True,
+    metavar="MiB",
+    help="What must stay free on each device.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def estimate(
+    *,
+    file: Path,
+    pooling: Pooling | None,
+    devices: str | None,
+    margin_mib: int,
+    as_json: bool,
+    **load: Any,
+) -> None:
+    """Say what FILE will take on each device, and whether that fits."""
+    try:
+        model = _model(file, {**load, "pooling": pooling or ""})
+        found = _own_devices() if devices is None else parse_devices(devices)
+        outlook = look_ahead(model, _placement(model, found), found, margin_mib * _MIB)
+    except LLMRouterError as error:
+        raise click.ClickException(error.message) from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(outlook)).decode())
+    else:
+        print_estimate(outlook, file.name, sys.stdout)
+
+
+def _model(file: Path, options: dict[str, Any]) -> Model:
+    if not file.is_file():
+        raise click.ClickException(f"the model file {str(file)!r} does not exist; check the path")
+    path = str(first_shard(file))
+    return Model(id=file.name, path=path, source="command", options=parse_config(options).load)
+
+
+def _own_devices() -> tuple[Device, ...]:
+    """Return the devices of this machine, as the registered probes see them."""
+    probes = collect(create_plugin_manager(), RouterConfig()).probes
+    return Inventory(tuple(probes.values())).devices()
+
+
+def _placement(model: Model, devices: tuple[Device, ...]) -> Placement:
+    """Return where the flags put *model*: on all GPUs, unless they say otherwise."""
+    options = model.options
+    gpus = tuple(device.id for device in devices if device.id != HOST)
+    if not gpus or not options.n_gpu_layers:
+        return Placement()
+    if options.main_gpu >= len(gpus):
+        raise click.UsageError(
+            f"--main-gpu is {options.main_gpu}, but there are {len(gpus)} GPUs; they count from 0"
+        )
+    return Placement(
+        devices=gpus,
+        n_gpu_layers=options.n_gpu_layers,
+        split_mode=options.split_mode,
+        tensor_split=options.tensor_split,
+        main_gpu=options.main_gpu,
+    )

@@ -1,0 +1,45 @@
+"""Evicts what is cheapest to miss: the idea of GreedyDual-Size-Frequency, for models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+from typing import Final
+
+from llm_router_mw.protocols import HEAT_HALF_LIFE_SECONDS, Candidate, Shortfall
+
+_FADING: Final = -log(2) / HEAT_HALF_LIFE_SECONDS
+_MEMORY: Final = 3.0
+"""How much the uses of all time count beside those of late.
+
+Habits change, but what was used rarely in the last minutes is told apart by its history alone.
+Chosen on simulated traces; anything from 1 to 10 does nearly as well.
+"""
+
+
+class CostAware:
+    """The instance goes first whose return is unlikely, quick to load, or frees much.
+
+    What it would cost to miss it, per byte that it frees: its chance of reuse × the seconds of its
+    last load. The chance is judged by its heat (uses that fade with time) and by its share of all
+    uses, in proportion to each other.
+    """
+
+    name = "cost-aware"
+
+    def rank(
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
+    ) -> Sequence[Candidate]:
+        """Return *candidates*, the cheapest loss first; of equal ones the longest idle."""
+        resource = shortfall.device
+        heats = [each.heat * exp(_FADING * (now - each.last_used_seconds)) for each in candidates]
+        uses = sum([each.uses for each in candidates])
+        # In the unit of heat, so that both parts can be added.
+        per_use = _MEMORY * sum(heats) / uses if uses else 0.0
+        losses = []
+        for place, each in enumerate(candidates):
+            chance = heats[place] + per_use * each.uses
+            loss = chance * each.load_seconds / (each.freed.get(resource, 0) or 1)
+            losses.append((loss, each.last_used_seconds, place))
+        losses.sort()
+        return [candidates[place] for _, _, place in losses]

@@ -1,0 +1,45 @@
+"""What a loaded instance holds, for the router to learn from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from llm_router_mw.context_shape import context_shape
+from llm_router_mw.engine.backends import devices
+from llm_router_mw.engine.breakdown import BreakdownError, output_memory, read_breakdown
+from llm_router_mw.engine.context import Context
+from llm_router_mw.engine.model import LoadedModel
+from llm_router_mw.memory.processes import process_memory, sizes
+from llm_router_mw.types import LoadOptions, MeasuredMemory
+
+_STATUS: Final = Path("/proc/self/status")
+
+
+def measure(model: LoadedModel, context: Context, options: LoadOptions) -> MeasuredMemory:
+    """Return what *model* and *context* hold now, in this process."""
+    note = ""
+    try:
+        shape = context_shape(options, model.n_ctx_train)
+        buffers = (
+            *read_breakdown(context.pointer, model.pointer),
+            output_memory(context.pointer, model.pointer, shape),
+        )
+    except BreakdownError as error:
+        buffers, note = (), str(error)
+    memory = process_memory(os.getpid())
+    return MeasuredMemory(
+        buffers=buffers,
+        devices=devices(),
+        private_bytes=memory.private_bytes if memory is not None else 0,
+        peak_bytes=_peak_bytes(),
+        note=note,
+    )
+
+
+def _peak_bytes() -> int:
+    try:
+        return sizes(_STATUS.read_text()).get("VmHWM", 0)
+    except OSError:
+        return 0

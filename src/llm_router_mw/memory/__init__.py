@@ -1,0 +1,1 @@
+"""What models need, what there is, and who is charged for it."""

@@ -1,0 +1,140 @@
+"""One list of devices from all probes, and one look at the memory pools that they draw from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from llm_router_mw.memory.allowance import MIB, Allowance, allowance_bytes, unknown_names
+from llm_router_mw.protocols import DeviceProbe
+from llm_router_mw.types import HOST, Device, PoolReading
+
+logger = logging.getLogger("llm_router_mw.memory")
+
+DEFAULT_MARGIN_MIB = 1024
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """The devices, and the pools that they draw from, at one moment."""
+
+    devices: tuple[Device, ...]
+    readings: Mapping[str, PoolReading]
+    """By pool."""
+
+
+class Inventory:
+    """Asks the probes. All methods may take milliseconds: call them off the event loop."""
+
+    def __init__(
+        self,
+        probes: Sequence[DeviceProbe],
+        margin: Allowance = DEFAULT_MARGIN_MIB,
+        limit: Allowance | None = None,
+    ) -> None:
+        """Ask *probes*; where two know a device, the first has the say.
+
+        *margin* and *limit* are the options ``models_memory_margin`` and ``memory_limit``.
+        """
+        self._probes = probes
+        self._margin = margin
+        self._limit = limit
+        self._said: set[str] = set()
+
+    def devices(self) -> tuple[Device, ...]:
+        """Return all devices, those of one kind in llama.cpp's order."""
+        found: list[Device] = []
+        for probe in self._probes:
+            try:
+                found = _merged(found, probe.inventory())
+            except Exception as error:
+                self._warn(f"the device probe {probe.name!r} failed and is left out: {error}")
+        return tuple(_pooled(found))
+
+    def used_bytes(self, pids: Sequence[int]) -> dict[str, int]:
+        """Return what *pids* hold together, by device id; what no probe knows is left out."""
+        found: dict[str, int] = {}
+        for probe in self._probes:
+            try:
+                found = {**probe.used_bytes(pids), **found}
+            except Exception as error:
+                self._warn(f"the device probe {probe.name!r} failed and is left out: {error}")
+        return found
+
+    def look(self, pids: Sequence[int] = (), held: Mapping[str, int] = {}) -> Look:
+        """Return the devices and a reading of each pool.
+
+        *pids* are our own processes. *held* says, by device id, what they hold as far as they told
+        it themselves; it is used where no probe can see it.
+        """
+        # Seen before and after: a process that ends or loads meanwhile must not pass for a
+        # program of somebody else's that takes its place.
+        before = self.used_bytes(pids)
+        devices = self.devices()
+        after = self.used_bytes(pids)
+        for option, value in (("margin", self._margin), ("limit", self._limit)):
+            for name in sorted(unknown_names(value, devices)):
+                self._warn(f"a memory {option} is set for {name!r}, and there is no such device")
+        seen = {key: max(before.get(key, 0), after.get(key, 0)) for key in before | after}
+        ours = {**held, **seen}
+        pools = dict.fromkeys(device.pool for device in devices)
+        return Look(
+            devices=devices,
+            readings={pool: self._reading(pool, devices, ours) for pool in pools},
+        )
+
+    def _reading(
+        self, pool: str, devices: Sequence[Device], ours: Mapping[str, int]
+    ) -> PoolReading:
+        members = [device for device in devices if device.pool == pool]
+        owner = next((device for device in members if device.id == pool), members[0])
+        margin = allowance_bytes(self._margin, owner)
+        return PoolReading(
+            total_bytes=owner.total_bytes,
+            free_bytes=owner.free_bytes,
+            ours_bytes=sum(ours.get(device.id, 0) for device in members),
+            margin_bytes=DEFAULT_MARGIN_MIB * MIB if margin is None else margin,
+            limit_bytes=allowance_bytes(self._limit, owner),
+        )
+
+    def _warn(self, message: str) -> None:
+        """Say *message*, the first time."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning("%s", message)
+
+
+def _merged(known: Sequence[Device], found: Sequence[Device]) -> list[Device]:
+    """Return *known* with what is new in *found*: another id, at another address."""
+    merged = {device.id: device for device in known}
+    for device in found:
+        same = [
+            each
+            for each in known
+            if each.id == device.id or (device.pci_id and each.pci_id == device.pci_id)
+        ]
+        if not same:
+            # The second of one probe is the same card seen by another backend.
+            merged.setdefault(device.id, device)
+        elif len(same) == 1 and not same[0].backend_name:
+            merged[same[0].id] = structs.replace(same[0], backend_name=device.backend_name)
+    return list(merged.values())
+
+
+def _pooled(devices: Sequence[Device]) -> list[Device]:
+    """Tell the devices that share the host's pool what there is in it."""
+    host = next((device for device in devices if device.id == HOST), None)
+    return [
+        _sharing(device, host) if device.pool == HOST and device.id != HOST else device
+        for device in devices
+    ]
+
+
+def _sharing(device: Device, host: Device | None) -> Device:
+    if host is None or not host.total_bytes:
+        # A limit of its own is better than none.
+        return structs.replace(device, pool=device.id) if device.total_bytes else device
+    if not device.total_bytes:
+        return structs.replace(device, total_bytes=host.total_bytes, free_bytes=host.free_bytes)
+    return structs.replace(device, free_bytes=min(device.free_bytes, host.free_bytes))

@@ -1,0 +1,101 @@
+"""Who is charged for what: memory pools, and everything else that there is only so much of.
+
+A resource is a name. Memory pools are counted in bytes; ``slots`` and ``workers`` in instances;
+an exclusive group is a resource of which there is one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from llm_router_mw.types import InstanceKey, PoolReading
+
+Amounts = Mapping[str, int]
+"""By resource."""
+
+_NOTHING: Amounts = {}
+_UNLIMITED = sys.maxsize
+
+
+class Ledger:
+    """The charges of all instances against the capacity of each resource."""
+
+    def __init__(self) -> None:
+        self._capacity: dict[str, int] = {}
+        self._charged: dict[str, int] = {}
+        self._charges: dict[InstanceKey, Amounts] = {}
+        self._readings: dict[str, PoolReading] = {}
+
+    # What there is
+
+    def limit(self, resource: str, capacity: int) -> None:
+        """Let there be *capacity* of *resource*; what is never limited is without end."""
+        self._capacity[resource] = capacity
+
+    def observe(self, readings: Mapping[str, PoolReading]) -> None:
+        """Take the last look at some pools as the truth about them."""
+        for pool, reading in readings.items():
+            self._readings[pool] = reading
+            # A pool of which nothing is known is limited by nothing: 0 is no answer.
+            if reading.total_bytes > 0 or reading.limit_bytes is not None:
+                self._capacity[pool] = _capacity(reading)
+            else:
+                self._capacity.pop(pool, None)
+
+    def capacity(self, resource: str) -> int:
+        """Return how much there is for us of *resource*."""
+        return self._capacity.get(resource, _UNLIMITED)
+
+    def reading(self, pool: str) -> PoolReading | None:
+        """Return the last look at *pool*."""
+        return self._readings.get(pool)
+
+    # Who has it
+
+    def charge(self, instance: InstanceKey, amounts: Amounts) -> None:
+        """Charge *instance* with *amounts*, and with nothing else."""
+        charged = self._charged
+        for resource, amount in self._charges.get(instance, _NOTHING).items():
+            charged[resource] -= amount
+        for resource, amount in amounts.items():
+            charged[resource] = charged.get(resource, 0) + amount
+        if amounts:
+            self._charges[instance] = amounts
+        else:
+            self._charges.pop(instance, None)
+
+    def charge_of(self, instance: InstanceKey) -> Amounts:
+        """Return what *instance* is charged with."""
+        return self._charges.get(instance, _NOTHING)
+
+    def charged(self, resource: str) -> int:
+        """Return what all instances together are charged with of *resource*."""
+        return self._charged.get(resource, 0)
+
+    # What is left
+
+    def room(self, resource: str) -> int:
+        """Return how much of *resource* nobody has; negative where others took what we had."""
+        capacity = self._capacity.get(resource)
+        return _UNLIMITED if capacity is None else capacity - self._charged.get(resource, 0)
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether more is charged of something than there is."""
+        return any(room < 0 for room in self.rooms().values())
+
+    def rooms(self) -> dict[str, int]:
+        """Return what is left of each limited resource."""
+        charged = self._charged
+        return {
+            resource: capacity - charged.get(resource, 0)
+            for resource, capacity in self._capacity.items()
+        }
+
+
+def _capacity(reading: PoolReading) -> int:
+    if reading.total_bytes > 0:
+        return reading.capacity_bytes
+    assert reading.limit_bytes is not None
+    return reading.limit_bytes

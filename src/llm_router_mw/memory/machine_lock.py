@@ -1,0 +1,213 @@
+"""One admission at a time per memory pool, among all routers of this user on the machine.
+
+Two routers that each see the same free memory would both take it. So whoever looks at a pool in
+order to take from it holds the pool's lock file until what was taken can be seen by others, and
+says beside it how much is on its way. Locks and reservations are the kernel's file locks: they end
+with the process that holds them, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import msgspec
+
+from llm_router_mw.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows: routers are not coordinated there
+    fcntl = None  # type: ignore[assignment]
+
+_NAME = "llm-router-mw"
+_LOCK, _RESERVATION, _DRAFT = ".lock", ".reservation", ".draft"
+_decoder = msgspec.json.Decoder(dict[str, int])
+
+
+def runtime_directory() -> Path:
+    """Return where the routers of this user meet: the same for all of them."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    for folder in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"):
+        if folder and os.path.isdir(folder):
+            return Path(folder) / _NAME
+    return Path(tempfile.gettempdir()) / f"{_NAME}-{user}"
+
+
+class MachineLock:
+    """The locks of one router. Nothing here waits: all calls take microseconds.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """Meet the others in *directory*, which is made if it does not exist.
+
+        Raises:
+            ConfigError: it cannot be made, is somebody else's, or others may write to it.
+        """
+        self._directory = runtime_directory() if directory is None else directory
+        _make_private(self._directory)
+        # Numbers of processes are not unique where containers share the directory.
+        self._token = secrets.token_hex(8)
+        self._numbers = count()
+        self._held: dict[str, tuple[int, int]] = {}
+        """Descriptor and number of holds of each pool that is ours at the moment."""
+
+    def try_hold(self, pools: Iterable[str]) -> Hold | None:
+        """Lock all of *pools*, or none; None if another router holds one of them: try again.
+
+        Holds of the same router do not exclude each other: its own ledger does that.
+        """
+        _make_private(self._directory)  # somebody may have tidied up
+        taken: list[str] = []
+        # In one order for everybody, so that two cannot have half each for ever.
+        for pool in sorted(set(pools)):
+            if not self._take(pool):
+                self._give_back(taken)
+                return None
+            taken.append(pool)
+        return Hold(self, taken)
+
+    def pending(self) -> dict[str, int]:
+        """Return the bytes by pool that other routers have reserved and maybe not yet taken.
+
+        Reservations of processes that are gone are removed.
+        """
+        found: dict[str, int] = {}
+        if fcntl is None:
+            return found
+        for file in self._directory.glob(f"*{_RESERVATION}"):
+            if not file.name.startswith(self._token):
+                for pool, n_bytes in _reserved(file).items():
+                    found[pool] = found.get(pool, 0) + n_bytes
+        return found
+
+    def _take(self, pool: str) -> bool:
+        descriptor, holds = self._held.get(pool, (-1, 0))
+        if not holds:
+            name = quote(pool, safe="") + _LOCK
+            descriptor = os.open(self._directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+            if not _locked(descriptor):
+                os.close(descriptor)
+                return False
+        self._held[pool] = (descriptor, holds + 1)
+        return True
+
+    def _give_back(self, pools: Iterable[str]) -> None:
+        for pool in pools:
+            descriptor, holds = self._held[pool]
+            if holds > 1:
+                self._held[pool] = (descriptor, holds - 1)
+            else:
+                del self._held[pool]
+                os.close(descriptor)
+
+    def _publish(self, bytes_by_pool: Mapping[str, int]) -> tuple[int, Path]:
+        file = self._directory / f"{self._token}-{next(self._numbers)}{_RESERVATION}"
+        draft = file.with_suffix(_DRAFT)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Locked and complete before it has its name: others never see it otherwise.
+        _locked(descriptor)
+        os.write(descriptor, msgspec.json.encode(bytes_by_pool))
+        os.replace(draft, file)
+        return descriptor, file
+
+
+class Hold:
+    """The locks of one admission, and its reservation. End it with :meth:`release`."""
+
+    def __init__(self, lock: MachineLock, pools: Iterable[str]) -> None:
+        self._lock = lock
+        self._pools = list(pools)
+        self._reservations: list[tuple[int, Path]] = []
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def reserve(self, bytes_by_pool: Mapping[str, int]) -> None:
+        """Let other routers know that so much is on its way; replaces what was said before."""
+        before = self._reservations
+        self._reservations = [self._lock._publish(bytes_by_pool)]
+        _withdraw(before)
+
+    def unlock(self) -> None:
+        """Let others look at the pools already; the reservation stays until :meth:`release`."""
+        pools, self._pools = self._pools, []
+        self._lock._give_back(pools)
+
+    def release(self) -> None:
+        """Let others have the pools: what was to be taken shows, or will not be. Idempotent."""
+        reservations, self._reservations = self._reservations, []
+        _withdraw(reservations)
+        self.unlock()
+
+
+def _withdraw(reservations: Iterable[tuple[int, Path]]) -> None:
+    for descriptor, file in reservations:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _make_private(directory: Path) -> None:
+    """Make *directory*, and see to it that nobody else may use it; raises ConfigError."""
+    try:
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        about = directory.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"the directory where routers of one user meet cannot be made: {error}; set "
+            "XDG_RUNTIME_DIR to one that exists"
+        ) from error
+    if fcntl is None:
+        return
+    shared = about.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or shared:
+        raise ConfigError(
+            f"{str(directory)!r}, where routers of one user meet, is not a directory that only "
+            "this user may use; remove it, or set XDG_RUNTIME_DIR to another place"
+        )
+
+
+def _reserved(file: Path) -> dict[str, int]:
+    """Return what *file* reserves; remove it if its owner is gone."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return {}  # withdrawn a moment ago
+    try:
+        if _locked(descriptor):
+            file.unlink(missing_ok=True)
+            return {}
+        with os.fdopen(os.dup(descriptor), "rb") as content:
+            return _decoder.decode(content.read())
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock the file exclusively if nobody else has; return whether that worked."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

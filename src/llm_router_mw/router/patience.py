@@ -1,0 +1,40 @@
+"""How long to wait for a worker that says nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+_TICKS: Final = 8
+
+
+class Patience:
+    """Waits for an event as long as there are signs of life.
+
+    Only time in which we listened counts. It is measured in ticks, and one that took much longer
+    than it should was spent by this loop doing something else: what the worker said meanwhile
+    still lies in the pipe.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Lose patience after *seconds* of silence."""
+        self.seconds = seconds
+        self._tick_seconds = seconds / _TICKS
+        self._silent_ticks = 0
+
+    def heard(self) -> None:
+        """Take note of a sign of life."""
+        self._silent_ticks = -1  # the present tick, of which only a part is silent, counts not
+
+    async def outlasts(self, event: anyio.Event) -> bool:
+        """Return True once *event* is set, False after too long a silence."""
+        self._silent_ticks = 0
+        while self._silent_ticks < _TICKS and not event.is_set():
+            began = anyio.current_time()
+            with anyio.move_on_after(self._tick_seconds):
+                await event.wait()
+                return True
+            if anyio.current_time() - began < 2 * self._tick_seconds:
+                self._silent_ticks += 1
+        return event.is_set()

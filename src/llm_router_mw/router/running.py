@@ -1,0 +1,181 @@
+"""What exists only while a router runs, and how it is started and ended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal
+
+from llm_router_mw.catalog import Catalog
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.memory.inventory import Inventory, Look
+from llm_router_mw.protocols import Clock
+from llm_router_mw.router.appraiser import Appraiser
+from llm_router_mw.router.bridge import Bridge
+from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.hub import EventHub
+from llm_router_mw.router.plugins import Registry
+from llm_router_mw.router.terms import preloads, terms_of
+from llm_router_mw.router.watcher import MemoryWatcher
+from llm_router_mw.router.workers import Workers
+from llm_router_mw.scheduler import Limits, Scheduler, events
+from llm_router_mw.scheduler.demand import SLOTS, WORKERS
+from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, RouterView
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A router's parts, put together."""
+
+    config: RouterConfig
+    catalog: Catalog
+    scheduler: Scheduler
+    conductor: Conductor
+    bridge: Bridge
+
+    def state(self, model: Model) -> InstanceState:
+        """Return the state of *model*'s instance."""
+        instance = self.scheduler.instance(model.instance_key)
+        return instance.state if instance is not None else InstanceState.UNLOADED
+
+    def view(self, model: Model) -> ModelView:
+        """Return the picture of *model*."""
+        return _view(model, self.scheduler, self.conductor)
+
+    def overview(self) -> RouterView:
+        """Return the picture of the router."""
+        return RouterView(
+            models_max=self.config.models_max,
+            models_autoload=self.config.models_autoload,
+            waiting=self.scheduler.total_waiting,
+        )
+
+
+async def start(
+    stack: AsyncExitStack,
+    config: RouterConfig,
+    registry: Registry,
+    hub: EventHub,
+    clock: Clock,
+    on_close: Callable[[], None],
+) -> Running:
+    """Start everything; *stack* then holds how it is to be ended, also if this raises.
+
+    Raises:
+        LLMRouterError: an option or a directory is wrong.
+    """
+    catalog = await anyio.to_thread.run_sync(Catalog, tuple(registry.sources.values()))
+    terms = terms_of(catalog.models(), config)
+    first = preloads(catalog.models(), config)
+    scheduler = Scheduler(registry.policy(config.eviction_policy), _limits(config))
+    portal = await stack.enter_async_context(BlockingPortal())
+    stack.push_async_callback(portal.stop, cancel_remaining=True)
+    engine = registry.engine(config.engine)
+    await stack.enter_async_context(engine.running())
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    names = _names(catalog)
+    watcher = MemoryWatcher(
+        Inventory(
+            tuple(registry.probes.values()), config.models_memory_margin, config.memory_limit
+        ),
+        lambda: conductor.workers.pids(),
+        lambda look: _observe(conductor, look),
+        every_seconds=config.watch_memory_seconds,
+    )
+    appraiser = Appraiser(
+        registry.placements.get(config.placement_policy), tuple(registry.estimators.values())
+    )
+
+    async def appraise(key: InstanceKey) -> tuple[Price, ...]:
+        model = catalog.resolve(names[key][0])
+        return await anyio.to_thread.run_sync(appraiser.prices, model, watcher.devices)
+
+    def make_workers(conductor: Conductor) -> Workers:
+        return Workers(
+            engine,
+            tasks,
+            conductor.dispatch,
+            conductor.progressed,
+            clock=clock,
+            chat_formats=registry.chat_formats,
+            devices=lambda: watcher.devices,
+            stop_timeout_seconds=config.stop_timeout_seconds,
+        )
+
+    conductor = Conductor(
+        scheduler,
+        hub,
+        tasks,
+        clock=clock,
+        names=names,
+        view=lambda name: _view(catalog.resolve(name), scheduler, conductor),
+        appraise=appraise,
+        make_workers=make_workers,
+    )
+    stack.callback(tasks.cancel_scope.cancel)
+    stack.push_async_callback(_close, conductor, on_close)
+    conductor.dispatch(events.Catalogued(terms=terms))
+    await watcher.look()
+    for background in (conductor.run_timer, conductor.run_places, watcher.run):
+        tasks.start_soon(background)
+    for name in first:
+        conductor.request_later((catalog.resolve(name),))
+    return Running(config, catalog, scheduler, conductor, Bridge(portal))
+
+
+async def _close(conductor: Conductor, on_close: Callable[[], None]) -> None:
+    on_close()
+    with anyio.CancelScope(shield=True):  # bounded by the stop timeout
+        await conductor.close()
+
+
+def _limits(config: RouterConfig) -> Limits:
+    return Limits(**{name: getattr(config, name) for name in Limits.__struct_fields__})
+
+
+def _names(catalog: Catalog) -> dict[InstanceKey, list[str]]:
+    """Return the ids of all models of each instance."""
+    names: dict[InstanceKey, list[str]] = defaultdict(list)
+    for model in catalog.models():
+        names[model.instance_key].append(model.id)
+    return names
+
+
+def _observe(conductor: Conductor, look: Look) -> None:
+    conductor.dispatch(events.MemoryObserved(pools=look.readings))
+
+
+def _view(model: Model, scheduler: Scheduler, conductor: Conductor) -> ModelView:
+    key = model.instance_key
+    instance = scheduler.instance(key)
+    if instance is None:
+        return ModelView(model=model, pinned=model.settings.pinned)
+    worker = conductor.workers.get(key)
+    loading = instance.state in (InstanceState.LOADING, InstanceState.WAKING)
+    place = scheduler.place_of(key)
+    charge = scheduler.ledger.charge_of(key)
+    return ModelView(
+        model=model,
+        state=instance.state,
+        leases=len(instance.leases),
+        waiting=scheduler.waiting(key),
+        progress=worker.progress if worker is not None and loading else None,
+        error=instance.failure.message if instance.failure is not None else None,
+        info=worker.info if worker is not None else None,
+        position=None if place is None else place.position,
+        expected_wait_seconds=None if place is None else place.expected_wait_seconds,
+        memory={pool: size for pool, size in charge.items() if _is_pool(pool, scheduler)},
+        sleep_level=instance.level if instance.state is InstanceState.SLEEPING else None,
+        degraded=instance.price is not None and instance.price.placement.degraded,
+        pinned=instance.terms.pinned or model.settings.pinned,
+    )
+
+
+def _is_pool(resource: str, scheduler: Scheduler) -> bool:
+    return resource not in (SLOTS, WORKERS) and scheduler.ledger.reading(resource) is not None

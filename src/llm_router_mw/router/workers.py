@@ -1,0 +1,249 @@
+"""The workers of all instances: does to them what was decided, and tells what came of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import anyio.abc
+
+from llm_router_mw.errors import LLMRouterError, ModelLoadError
+from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
+from llm_router_mw.router.appraiser import mapped_bytes, measured_by_pool
+from llm_router_mw.router.process import describe_exit
+from llm_router_mw.scheduler import events
+from llm_router_mw.types import HOST, Device, InstanceKey, ModelInfo, Price, SleepLevel
+from llm_router_mw.wire import Load
+
+logger = logging.getLogger("llm_router_mw.router")
+
+
+class Worker:
+    """One generation of an instance: from the start action to the exit of its process."""
+
+    def __init__(self, generation: int, price: Price | None) -> None:
+        self.generation = generation
+        self.price = price
+        self.engine: EngineInstance | None = None
+        self.info: ModelInfo | None = None
+        self.progress = 0.0
+        self.stopping = False
+        self.exited = anyio.Event()
+
+
+class Workers:
+    """Runs workers in a task group of the router; what happens to them goes out as events."""
+
+    def __init__(
+        self,
+        engine: EngineFactory,
+        tasks: anyio.abc.TaskGroup,
+        dispatch: Callable[[events.Event], None],
+        on_progress: Callable[[InstanceKey, float], None],
+        *,
+        clock: Clock,
+        chat_formats: Mapping[str, str],
+        devices: Callable[[], Sequence[Device]],
+        stop_timeout_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._tasks = tasks
+        self._dispatch = dispatch
+        self._on_progress = on_progress
+        self._clock = clock
+        self._chat_formats = dict(chat_formats)
+        self._devices = devices
+        """Returns the devices as they were last seen."""
+        self._stop_timeout_seconds = stop_timeout_seconds
+        self._workers: dict[InstanceKey, Worker] = {}
+
+    # What there is
+
+    def get(self, key: InstanceKey) -> Worker | None:
+        """Return the present worker of *key*; only to be read."""
+        return self._workers.get(key)
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes of all workers."""
+        engines = (worker.engine for worker in list(self._workers.values()))
+        pids = (engine.pid for engine in engines if engine is not None)
+        return tuple(pid for pid in pids if pid is not None)
+
+    async def exited(self, key: InstanceKey) -> None:
+        """Return when the present worker of *key* is gone; another one may follow it."""
+        worker = self._workers.get(key)
+        if worker is not None:
+            await worker.exited.wait()
+
+    async def all_exited(self) -> None:
+        """Return when all workers are gone."""
+        for worker in list(self._workers.values()):
+            # One that is still being made ends with the task that makes it.
+            if worker.engine is not None:
+                await worker.exited.wait()
+
+    # What is to be done
+
+    def start(self, key: InstanceKey, generation: int, price: Price | None) -> None:
+        """Make a worker and load *key* in it where *price* says."""
+        worker = self._workers[key] = Worker(generation, price)
+        self._tasks.start_soon(self._run, key, worker)
+
+    def sleep(self, key: InstanceKey, generation: int, level: SleepLevel) -> None:
+        """Put a worker to sleep."""
+        worker = self._current(key, generation)
+        if worker is not None:
+            self._tasks.start_soon(self._sleep, key, worker, level)
+
+    def wake(self, key: InstanceKey, generation: int) -> None:
+        """Wake a worker."""
+        worker = self._current(key, generation)
+        if worker is not None:
+            self._tasks.start_soon(self._wake, key, worker)
+
+    def stop(self, key: InstanceKey, generation: int) -> None:
+        """End a worker politely."""
+        worker = self._current(key, generation)
+        if worker is not None:
+            worker.stopping = True
+            if worker.engine is not None:
+                self._tasks.start_soon(self._end, worker.engine)
+
+    def kill(self, key: InstanceKey, generation: int) -> None:
+        """End a worker at once."""
+        worker = self._current(key, generation)
+        if worker is not None:
+            worker.stopping = True
+            if worker.engine is not None:
+                try:
+                    worker.engine.kill()
+                except Exception:
+                    logger.exception("engine %r could not kill a worker", self._engine.name)
+
+    def _current(self, key: InstanceKey, generation: int) -> Worker | None:
+        worker = self._workers.get(key)
+        return worker if worker is not None and worker.generation == generation else None
+
+    # A worker's life
+
+    async def _run(self, key: InstanceKey, worker: Worker) -> None:
+        reason = "its worker has stopped"
+        try:
+            worker.engine = await self._engine.create()
+            if not worker.stopping:
+                await self._load(key, worker)
+            if worker.stopping:
+                await self._end(worker.engine)
+            report = await worker.engine.wait()
+            if not worker.stopping:
+                reason = describe_exit(report)
+        except LLMRouterError as error:
+            self._load_failed(key, worker, error)
+        except Exception as error:  # an engine plugin's own failure must not end the router
+            reason = self._blame(error)
+            self._load_failed(key, worker, ModelLoadError(reason))
+        finally:
+            if worker.engine is not None:
+                with anyio.CancelScope(shield=True):  # bounded by the stop timeout
+                    await self._end(worker.engine)
+            del self._workers[key]
+            worker.exited.set()
+            self._dispatch(
+                events.WorkerExited(instance=key, generation=worker.generation, reason=reason)
+            )
+
+    async def _load(self, key: InstanceKey, worker: Worker) -> None:
+        assert worker.engine is not None
+        began = self._clock()
+        order = Load(
+            path=key.path,
+            options=key.options,
+            chat_formats=self._chat_formats,
+            placement=None if worker.price is None else worker.price.placement,
+        )
+        worker.info = await worker.engine.load(order, self._progress_of(key, worker))
+        self._dispatch(
+            events.Loaded(
+                instance=key,
+                generation=worker.generation,
+                load_seconds=self._clock() - began,
+                measured=self._measured(worker),
+            )
+        )
+
+    async def _sleep(self, key: InstanceKey, worker: Worker, level: SleepLevel) -> None:
+        assert worker.engine is not None
+        try:
+            report = await worker.engine.sleep(level)
+        except Exception as error:  # a worker that cannot sleep must not keep its memory
+            logger.warning("%s could not fall asleep and is ended: %s", key, error)
+            await self._end(worker.engine)
+            return
+        left = None
+        if report.private_bytes is not None:
+            mapped = mapped_bytes(worker.info.memory) if worker.info and level == "context" else 0
+            left = {HOST: report.private_bytes + mapped}
+        self._dispatch(
+            events.Slept(
+                instance=key,
+                generation=worker.generation,
+                sleep_seconds=report.seconds,
+                measured=left,
+            )
+        )
+
+    async def _wake(self, key: InstanceKey, worker: Worker) -> None:
+        assert worker.engine is not None
+        began = self._clock()
+        try:
+            worker.info = await worker.engine.wake(self._progress_of(key, worker))
+        except Exception as error:
+            failed = error if isinstance(error, LLMRouterError) else None
+            self._load_failed(key, worker, failed or ModelLoadError(self._blame(error)))
+            worker.stopping = True
+            await self._end(worker.engine)
+            return
+        self._dispatch(
+            events.Woke(
+                instance=key,
+                generation=worker.generation,
+                wake_seconds=self._clock() - began,
+                measured=self._measured(worker),
+            )
+        )
+
+    async def _end(self, engine: EngineInstance) -> None:
+        try:
+            await engine.stop(self._stop_timeout_seconds)
+        except Exception:  # an engine plugin's own failure must not end the router
+            logger.exception("engine %r could not stop a worker", self._engine.name)
+
+    # What came of it
+
+    def _progress_of(self, key: InstanceKey, worker: Worker) -> Callable[[float], None]:
+        worker.progress = 0.0
+
+        def progressed(value: float) -> None:
+            worker.progress = value
+            self._on_progress(key, value)
+
+        return progressed
+
+    def _measured(self, worker: Worker) -> dict[str, int] | None:
+        memory = None if worker.info is None else worker.info.memory
+        return measured_by_pool(memory, worker.price, self._devices())
+
+    def _load_failed(self, key: InstanceKey, worker: Worker, error: LLMRouterError) -> None:
+        self._dispatch(
+            events.LoadFailed(
+                instance=key,
+                generation=worker.generation,
+                failure=error.to_failure(),
+                out_of_memory=bool(error.fields.get("out_of_memory")),
+            )
+        )
+
+    def _blame(self, error: Exception) -> str:
+        logger.error("engine %r failed", self._engine.name, exc_info=error)
+        return f"engine {self._engine.name!r} failed: {error}"

@@ -1,0 +1,286 @@
+"""The front desk: takes requests in, gives leases out, and keeps those who wait informed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llm_router_mw.errors import (
+    LeaseExpiredError,
+    LLMRouterError,
+    RouterNotRunningError,
+)
+from llm_router_mw.memory.ledger import Ledger
+from llm_router_mw.scheduler import actions, events, refusals
+from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.leases import Leases
+from llm_router_mw.scheduler.limits import Limits
+from llm_router_mw.scheduler.queue import Queue, Ticket, Waiter
+from llm_router_mw.scheduler.residents import Do, Residents
+from llm_router_mw.scheduler.timers import Timers
+from llm_router_mw.types import Failure, InstanceKey, InstanceState
+
+
+class Desk:
+    """Owns the leases; the queue and the residents are shared with who makes room."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        residents: Residents,
+        queue: Queue,
+        timers: Timers,
+        do: Do,
+        *,
+        on_idle: Callable[[Instance, float], None],
+        on_left: Callable[[Ticket, float], None],
+    ) -> None:
+        self._limits = limits
+        self._ledger = ledger
+        self._residents = residents
+        self._queue = queue
+        self._timers = timers
+        self._do = do
+        self._on_idle = on_idle
+        """Told when the last lease of an instance has ended."""
+        self._on_left = on_left
+        """Told when a ticket has gone without being served."""
+        self._leases = Leases(limits.max_lease_seconds)
+        self._late: set[int] = set()
+        """Requests that waited for too long, and are let wait for a loading that has begun."""
+        self._closing = False
+
+    # In
+
+    def request(self, request: events.Request, now: float) -> bool:
+        """Refuse *request*, grant it at once, or let it wait; return whether it waits."""
+        wanted = [self._residents.known(key) for key in request.instances]
+        if not request.hold:
+            for instance in wanted:  # asked for by hand: try now, whatever happened before
+                self._residents.forgive(instance)
+        refusal = self._refusal(wanted, request, now)
+        if refusal is not None:
+            self._do(actions.Reject(request.id, refusal.to_failure()))
+            self._announce_refusal(wanted[0], refusal.message)
+            return False
+        waiter = self._waiter(request, now)
+        also = self._companions(request.models)
+        together = [*wanted, *(self._residents.known(key) for key in also)]
+        if all(instance.state is InstanceState.LOADED for instance in together):
+            self._grant(waiter, wanted, now)
+            return False
+        self._wait(waiter, also)
+        return True
+
+    def _refusal(
+        self, wanted: list[Instance], request: events.Request, now: float
+    ) -> LLMRouterError | None:
+        if self._closing:
+            return RouterNotRunningError("the router is closing")
+        too_many = refusals.too_many(wanted, self._limits)
+        if too_many is not None:
+            return too_many
+        for instance, model in zip(wanted, request.models, strict=True):
+            refusal = (
+                refusals.not_loaded(instance, model, request)
+                or refusals.cooling_down(instance, model, now)
+                or refusals.too_large(instance, repr(model), self._ledger)
+                or refusals.queue_full(instance, self._queue, self._limits)
+            )
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _waiter(self, request: events.Request, now: float) -> Waiter:
+        terms = self._residents.terms
+        own = max((terms[model].priority for model in request.models if model in terms), default=0)
+        patience = self._limits.queue_timeout_seconds
+        if request.timeout_seconds is not None:
+            patience = min(patience, request.timeout_seconds)
+        return Waiter(
+            request.id,
+            request.instances,
+            request.models,
+            request.hold,
+            request.priority + own,
+            now,
+            now + patience,
+            request.keep_alive_seconds,
+        )
+
+    def _companions(self, models: tuple[str, ...]) -> tuple[InstanceKey, ...]:
+        terms = self._residents.terms
+        return tuple(
+            companion.instance
+            for model in models
+            if model in terms
+            for companion in terms[model].companions
+        )
+
+    def _wait(self, waiter: Waiter, also: tuple[InstanceKey, ...]) -> None:
+        ticket = self._queue.add(waiter, also)
+        self._timers.ring(("waiter", waiter.id), waiter.until_seconds)
+        self._watch_patience(ticket)
+        first = self._residents.known(waiter.instances[0])
+        self._do(
+            actions.Announce(
+                instance=first.key,
+                kind="queued",
+                state=first.state,
+                reason="a request waits for it",
+                data={"request": waiter.id},
+            )
+        )
+
+    # Out
+
+    def grant_all_for(self, instance: Instance, now: float) -> None:
+        """Grant what waits for *instance*, in the step that sees it ready."""
+        for ticket in self._queue.of(instance.key):
+            wanted = {key: self._residents.known(key) for key in ticket.instances}
+            if all(each.state is InstanceState.LOADED for each in wanted.values()):
+                for waiter in self._queue.remove_ticket(ticket):
+                    self._timers.forget(("waiter", waiter.id))
+                    self._grant(waiter, [wanted[key] for key in waiter.instances], now)
+                self._timers.forget(("ticket", ticket.id))
+                self._on_left(ticket, now)
+
+    def _grant(self, waiter: Waiter, wanted: list[Instance], now: float) -> None:
+        leases = []
+        for instance, model in zip(wanted, waiter.models, strict=True):
+            self._residents.attach(instance, model)
+            if waiter.hold:
+                leases.append(self._leases.give(instance, model, waiter.keep_alive_seconds, now))
+        self._do(actions.Grant(waiter.id, tuple(leases)))
+        if leases:
+            self._watch_leases()
+
+    def release(self, lease_id: int, now: float) -> None:
+        """Take a lease back."""
+        lease = self._leases.end(lease_id, now)
+        if lease is None:
+            return
+        instance, seconds = lease.instance, lease.keep_alive_seconds
+        if seconds is None:
+            # As configured: an earlier request's wish for this model no longer holds.
+            instance.keep_until.pop(lease.model, None)
+        elif seconds < 0:
+            instance.keep_until[lease.model] = float("inf")
+        else:
+            longest = self._limits.max_keep_alive_seconds
+            instance.keep_until[lease.model] = now + min(seconds, longest)
+        if not instance.leases:
+            self._on_idle(instance, now)
+
+    def revoke_all(self, instance: Instance, error: LLMRouterError, now: float) -> None:
+        """End all leases of *instance* from our side."""
+        for lease_id in list(instance.leases):
+            self._revoke(lease_id, error, now)
+
+    def revoke_expired(self, now: float) -> None:
+        """End the leases that are out for too long."""
+        error = LeaseExpiredError(
+            f"the lease was held for more than {self._limits.max_lease_seconds:g} s"
+        )
+        for lease in self._leases.expired(now):
+            self._revoke(lease.id, error, now)
+        self._watch_leases()
+
+    def _revoke(self, lease_id: int, error: LLMRouterError, now: float) -> None:
+        self._do(actions.Revoke(lease_id, error.to_failure()))
+        self.release(lease_id, now)
+
+    def _watch_leases(self) -> None:
+        expiry = self._leases.next_expiry_seconds
+        if expiry is not None:
+            self._timers.ring("leases", expiry)
+
+    # Away
+
+    def leave(self, request_id: int, now: float) -> None:
+        """Let a request wait no longer; harmless if it does not."""
+        found = self._queue.remove(request_id)
+        if found is not None:
+            self._timers.forget(("waiter", request_id))
+            self._late.discard(request_id)
+            ticket = found[1]
+            if not ticket.waiters:
+                self._timers.forget(("ticket", ticket.id))
+                self._on_left(ticket, now)
+            elif not ticket.is_overdue:
+                self._watch_patience(ticket)
+
+    def hurry(self, ticket_id: int, now: float) -> bool:
+        """Put a ticket first if it has waited for long enough; return whether it has."""
+        ticket = self._queue.ticket(ticket_id)
+        if ticket is None or ticket.is_overdue:
+            return False
+        if ticket.since_seconds + self._limits.max_wait_seconds > now:
+            self._watch_patience(ticket)  # its oldest request has left
+            return False
+        self._queue.hurry(ticket)
+        return True
+
+    def time_is_up(self, request_id: int, now: float) -> None:
+        """Refuse a request whose time in the queue is over, unless its room is on its way."""
+        found = self._queue.request(request_id)
+        if found is None:
+            return
+        waiter, ticket = found
+        patient = waiter.until_seconds - waiter.since_seconds >= self._limits.queue_timeout_seconds
+        # It then waits for nobody but the loading itself, unless it said how long at most.
+        if patient and self._is_on_its_way(ticket):
+            self._late.add(request_id)
+            return
+        self._reject(waiter, refusals.timed_out(waiter, self._limits).to_failure(), now)
+
+    def refuse_late(self, now: float) -> None:
+        """Refuse those whose time is over, and whose loading has come to nothing since."""
+        for request_id in list(self._late):
+            found = self._queue.request(request_id)
+            if found is None:
+                self._late.discard(request_id)
+            elif not self._is_on_its_way(found[1]):
+                self.time_is_up(request_id, now)
+
+    def _is_on_its_way(self, ticket: Ticket) -> bool:
+        return all(self._residents.known(key).state in ON_ITS_WAY for key in ticket.instances)
+
+    def _watch_patience(self, ticket: Ticket) -> None:
+        due = ticket.since_seconds + self._limits.max_wait_seconds
+        self._timers.ring(("ticket", ticket.id), due)
+
+    def reject_too_large(self, instance: Instance, now: float) -> None:
+        """Refuse all that wait for *instance* if it can never fit."""
+        for ticket in self._queue.of(instance.key):
+            refusal = refusals.too_large(instance, ticket.names, self._ledger)
+            if refusal is not None:
+                self._reject_ticket(ticket, refusal.to_failure(), now)
+
+    def reject_all_for(self, instance: Instance, failure: Failure, now: float) -> None:
+        """Refuse all that wait for *instance*."""
+        for ticket in self._queue.of(instance.key):
+            self._reject_ticket(ticket, failure, now)
+
+    def close(self, now: float) -> None:
+        """Refuse all that wait, and all that come."""
+        self._closing = True
+        failure = RouterNotRunningError("the router is closing").to_failure()
+        for ticket in self._queue:
+            self._reject_ticket(ticket, failure, now)
+
+    def _reject_ticket(self, ticket: Ticket, failure: Failure, now: float) -> None:
+        for waiter in list(ticket.waiters.values()):
+            self._reject(waiter, failure, now)
+
+    def _reject(self, waiter: Waiter, failure: Failure, now: float) -> None:
+        self._announce_refusal(self._residents.known(waiter.instances[0]), failure.message)
+        self._do(actions.Reject(waiter.id, failure))
+        self.leave(waiter.id, now)
+
+    def _announce_refusal(self, instance: Instance, reason: str) -> None:
+        self._do(
+            actions.Announce(
+                instance=instance.key, kind="refused", state=instance.state, reason=reason
+            )
+        )

@@ -1,0 +1,195 @@
+"""Who waits: one ticket for all requests that want the same instances, in turn."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from llm_router_mw.types import InstanceKey
+
+_SortKey = tuple[int, float, float, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A request in the queue."""
+
+    id: int
+    instances: tuple[InstanceKey, ...]
+    models: tuple[str, ...]
+    hold: bool
+    priority: int
+    since_seconds: float
+    until_seconds: float
+    """When it is refused if it has no room by then."""
+    keep_alive_seconds: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A demand for instances that must be resident at the same time."""
+
+    id: int
+    instances: tuple[InstanceKey, ...]
+    waiters: dict[int, Waiter] = field(default_factory=dict)
+    """In order of arrival."""
+    priority: int = 0
+    since_seconds: float = 0.0
+    is_overdue: bool = False
+    """Whether it has waited so long that busy victims drain for it."""
+
+    @property
+    def names(self) -> str:
+        """The models that are waited for, as words."""
+        names = {model for waiter in self.waiters.values() for model in waiter.models}
+        return ", ".join(map(repr, sorted(names)))
+
+    @property
+    def _sort_key(self) -> _SortKey:
+        if self.is_overdue:
+            return (0, 0.0, self.since_seconds, self.id)
+        return (1, -self.priority, self.since_seconds, self.id)
+
+
+class Queue:
+    """Tickets by overdue, then priority, then age; the age is that of the oldest request."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[tuple[InstanceKey, ...], Ticket] = {}
+        self._by_id: dict[int, Ticket] = {}
+        self._by_instance: defaultdict[InstanceKey, dict[Ticket, None]] = defaultdict(dict)
+        self._by_request: dict[int, Ticket] = {}
+        self._order: list[tuple[_SortKey, Ticket]] = []
+        self._next_id = 1
+
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._by_request)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """Return the tickets in the order of their turn, as it is now."""
+        return iter([ticket for _, ticket in self._order])
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._by_request
+
+    def ticket(self, ticket_id: int) -> Ticket | None:
+        """Return the ticket with this id, if it still waits."""
+        return self._by_id.get(ticket_id)
+
+    def of(self, instance: InstanceKey) -> tuple[Ticket, ...]:
+        """Return the tickets that want *instance*."""
+        tickets = self._by_instance.get(instance)
+        return tuple(tickets) if tickets else ()
+
+    def wants(self, instance: InstanceKey) -> bool:
+        """Whether anybody waits for *instance*."""
+        return bool(self._by_instance.get(instance))
+
+    def waiting(self, instance: InstanceKey) -> int:
+        """Return how many requests wait for *instance*."""
+        return sum(len(ticket.waiters) for ticket in self.of(instance))
+
+    def names_for(self, instance: InstanceKey) -> set[str]:
+        """Return the names under which *instance* is waited for."""
+        return {
+            model
+            for ticket in self.of(instance)
+            for waiter in ticket.waiters.values()
+            for wanted, model in zip(waiter.instances, waiter.models, strict=True)
+            if wanted == instance
+        }
+
+    def request(self, request_id: int) -> tuple[Waiter, Ticket] | None:
+        """Return what is known of a request that waits."""
+        ticket = self._by_request.get(request_id)
+        return None if ticket is None else (ticket.waiters[request_id], ticket)
+
+    def ahead_of(self, ticket: Ticket) -> Iterable[Ticket]:
+        """Return the tickets whose turn comes before that of *ticket*."""
+        return [other for _, other in self._order[: self._index(ticket)]]
+
+    def add(self, waiter: Waiter, also: tuple[InstanceKey, ...] = ()) -> Ticket:
+        """Let *waiter* wait for its instances, and for *also* to be resident with them."""
+        wanted = tuple(dict.fromkeys((*waiter.instances, *also)))
+        ticket = self._tickets.get(wanted)
+        if ticket is None:
+            ticket = self._new_ticket(wanted, waiter)
+        ticket.waiters[waiter.id] = waiter
+        self._by_request[waiter.id] = ticket
+        if waiter.priority > ticket.priority:
+            self._refile(ticket)
+        return ticket
+
+    def remove(self, request_id: int) -> tuple[Waiter, Ticket] | None:
+        """Let a request wait no longer; its ticket goes with the last one."""
+        ticket = self._by_request.pop(request_id, None)
+        if ticket is None:
+            return None
+        waiter = ticket.waiters.pop(request_id)
+        if not ticket.waiters:
+            self._forget(ticket)
+        elif waiter.since_seconds == ticket.since_seconds or waiter.priority == ticket.priority:
+            self._refile(ticket)
+        return waiter, ticket
+
+    def remove_ticket(self, ticket: Ticket) -> list[Waiter]:
+        """Let all requests of *ticket* wait no longer; return them in their order."""
+        waiters = list(ticket.waiters.values())
+        for waiter in waiters:
+            del self._by_request[waiter.id]
+        ticket.waiters.clear()
+        self._forget(ticket)
+        return waiters
+
+    def hurry(self, ticket: Ticket) -> None:
+        """Put *ticket* before all that have not waited for too long."""
+        self._unfile(ticket)
+        ticket.is_overdue = True
+        self._file(ticket)
+
+    def _new_ticket(self, wanted: tuple[InstanceKey, ...], first: Waiter) -> Ticket:
+        ticket = Ticket(
+            self._next_id, wanted, priority=first.priority, since_seconds=first.since_seconds
+        )
+        self._next_id += 1
+        self._tickets[wanted] = self._by_id[ticket.id] = ticket
+        for instance in wanted:
+            self._by_instance[instance][ticket] = None
+        self._file(ticket)
+        return ticket
+
+    def _forget(self, ticket: Ticket) -> None:
+        self._unfile(ticket)
+        del self._tickets[ticket.instances], self._by_id[ticket.id]
+        for instance in ticket.instances:
+            tickets = self._by_instance[instance]
+            del tickets[ticket]
+            if not tickets:
+                del self._by_instance[instance]
+
+    def _refile(self, ticket: Ticket) -> None:
+        self._unfile(ticket)
+        since = next(iter(ticket.waiters.values())).since_seconds
+        if since > ticket.since_seconds:
+            # The one that had waited so long has left.
+            ticket.is_overdue = False
+            ticket.since_seconds = since
+        ticket.priority = max(waiter.priority for waiter in ticket.waiters.values())
+        self._file(ticket)
+
+    def _file(self, ticket: Ticket) -> None:
+        insort(self._order, (ticket._sort_key, ticket), key=_turn)
+
+    def _unfile(self, ticket: Ticket) -> None:
+        del self._order[self._index(ticket)]
+
+    def _index(self, ticket: Ticket) -> int:
+        return bisect_left(self._order, ticket._sort_key, key=_turn)
+
+
+def _turn(entry: tuple[_SortKey, Ticket]) -> _SortKey:
+    return entry[0]

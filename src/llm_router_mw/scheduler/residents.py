@@ -1,0 +1,245 @@
+"""The instances and their states: every change of one, with what it means for the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from llm_router_mw.memory.ledger import Ledger
+from llm_router_mw.scheduler import actions
+from llm_router_mw.scheduler.demand import asleep, demand, observed, regrouped, residue
+from llm_router_mw.scheduler.instance import AWAKE, Instance
+from llm_router_mw.scheduler.terms import Terms, shared
+from llm_router_mw.types import (
+    EventKind,
+    Failure,
+    InstanceKey,
+    InstanceState,
+    Price,
+    SleepLevel,
+    Step,
+)
+
+Do = Callable[[actions.Action], None]
+
+
+class Residents:
+    """Owns all instances that were ever asked for; those with a worker are the residents."""
+
+    def __init__(self, ledger: Ledger, do: Do) -> None:
+        self._ledger = ledger
+        self._do = do
+        self._known: dict[InstanceKey, Instance] = {}
+        self._resident: dict[InstanceKey, Instance] = {}
+        self._terms: Mapping[str, Terms] = {}
+
+    # What there is
+
+    def get(self, key: InstanceKey) -> Instance | None:
+        return self._known.get(key)
+
+    def known(self, key: InstanceKey) -> Instance:
+        """Return the instance of *key*, a new one if nobody has asked for it before."""
+        instance = self._known.get(key)
+        if instance is None:
+            instance = self._known[key] = Instance(key)
+        return instance
+
+    def current(self, key: InstanceKey, generation: int) -> Instance | None:
+        """Return the instance of *key* if *generation* is its present one, and it has a worker."""
+        instance = self._resident.get(key)
+        return instance if instance is not None and instance.generation == generation else None
+
+    def all(self) -> Iterator[Instance]:
+        return iter(self._known.values())
+
+    def __iter__(self) -> Iterator[Instance]:
+        """Return those that have a worker."""
+        return iter(list(self._resident.values()))
+
+    @property
+    def terms(self) -> Mapping[str, Terms]:
+        return self._terms
+
+    def agree(self, terms: Mapping[str, Terms]) -> None:
+        """Take *terms* as what is said of the models from now on."""
+        self._terms = terms
+        for instance in self._resident.values():
+            instance.agree(terms)
+            self._charge_groups(instance)
+
+    def attach(self, instance: Instance, model: str) -> None:
+        """Note that *model* uses *instance*, and what was said about it holds too."""
+        if model not in instance.models:
+            instance.models.add(model)
+            instance.agree(self._terms)
+            self._charge_groups(instance)
+
+    def terms_with(self, instance: Instance, models: Iterable[str]) -> Terms:
+        """Return what will hold for *instance* when *models* use it too."""
+        names = {*models, *instance.models} if instance.has_worker else set(models)
+        return shared(self._terms[name] for name in sorted(names) if name in self._terms)
+
+    # Up
+
+    def start(self, instance: Instance, price: Price | None, models: set[str], reason: str) -> None:
+        """Let a worker load *instance* for *models*; what it takes is charged from here on."""
+        instance.generation += 1
+        instance.models = models
+        instance.agree(self._terms)
+        instance.price = price
+        instance.level = None
+        instance.replace = instance.on_guess = False
+        instance.keep_until = {}
+        self._resident[instance.key] = instance
+        self._ledger.charge(instance.key, demand(price, instance.terms, instance.surcharge))
+        self._become(instance, InstanceState.LOADING, reason, data=self._arithmetic(instance))
+        self._do(actions.Start(instance.key, instance.generation, price))
+
+    def wake(self, instance: Instance, models: set[str], reason: str) -> None:
+        """Let *instance* load again in its own process, for *models* too."""
+        instance.models |= models
+        instance.agree(self._terms)
+        self._ledger.charge(
+            instance.key, demand(instance.price, instance.terms, instance.surcharge)
+        )
+        self._become(instance, InstanceState.WAKING, reason, data=self._arithmetic(instance))
+        self._do(actions.Wake(instance.key, instance.generation))
+
+    def ready(
+        self, instance: Instance, measured: Mapping[str, int] | None, now: float, reason: str
+    ) -> None:
+        """Take *instance* as loaded; what it was *measured* to hold replaces what was thought."""
+        instance.forget_failure()
+        instance.surcharge = 1.0
+        instance.was_retried = False
+        instance.level = None
+        instance.loaded_at_seconds = instance.last_used_seconds = now
+        if measured is not None:
+            self._ledger.charge(instance.key, demand(None, instance.terms) | dict(measured))
+        self._become(instance, InstanceState.LOADED, reason)
+
+    # Down
+
+    def drain(self, instance: Instance, step: Step, ticket: int | None, reason: str) -> None:
+        """Let *instance* take no new leases, and go down to *step* when the last one ends."""
+        instance.next_step = step
+        instance.drains_for = ticket
+        self._become(instance, InstanceState.DRAINING, reason)
+
+    def spare(self, instance: Instance) -> None:
+        """Let *instance* stay after all."""
+        instance.drains_for = None
+        self._become(instance, InstanceState.LOADED, "its room is no longer needed")
+
+    def lower(
+        self, instance: Instance, step: Step, reason: str, *, kind: EventKind = "status"
+    ) -> None:
+        """Send *instance*, which nobody uses, down to *step*."""
+        if step == "stop" or instance.state is InstanceState.SLEEPING:
+            self.stop(instance, reason, kind=kind)
+        else:
+            self._sleep(instance, step, reason, kind=kind)
+
+    def stop(self, instance: Instance, reason: str, *, kind: EventKind = "status") -> None:
+        """Let the worker of *instance* end; it is charged until it has."""
+        self._become(instance, InstanceState.STOPPING, reason, kind=kind)
+        self._do(actions.Stop(instance.key, instance.generation))
+
+    def kill(self, instance: Instance) -> None:
+        """End the worker of *instance* at once."""
+        self._do(actions.Kill(instance.key, instance.generation))
+
+    def slept(self, instance: Instance, measured: Mapping[str, int] | None, reason: str) -> None:
+        """Take *instance* as asleep; it is charged with what it was *measured* to hold still."""
+        level = instance.level or "full"
+        left = residue(instance.price, level) if measured is None else measured
+        self._ledger.charge(instance.key, asleep(self._ledger.charge_of(instance.key), left))
+        self._become(instance, InstanceState.SLEEPING, reason)
+
+    def load_failed(self, instance: Instance, failure: Failure, now: float) -> None:
+        """Note a failed load. Not failed yet: the room is free only when the worker has exited."""
+        instance.surcharge = 1.0
+        instance.was_retried = False
+        instance.failed(failure, now)
+        self._become(instance, InstanceState.STOPPING, failure.message, kind="load_failed")
+
+    def try_again(self, instance: Instance, reason: str) -> None:
+        """Note that *instance* is to be loaded once more when its worker has exited."""
+        self._become(instance, InstanceState.STOPPING, reason, kind="load_failed")
+
+    def dying(self, instance: Instance) -> None:
+        """Let nothing more be done to *instance*: its worker has ended already."""
+        instance.state = InstanceState.STOPPING
+
+    def gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
+        """Take the worker of *instance* as gone, and its memory with it."""
+        del self._resident[instance.key]
+        self._ledger.charge(instance.key, {})
+        instance.drains_for = None
+        instance.level = None
+        instance.price = None
+        state = InstanceState.FAILED if instance.failure else InstanceState.UNLOADED
+        self._become(instance, state, reason, kind="worker_died" if died else "status")
+
+    def detach(self, instance: Instance, model: str) -> None:
+        """Note that *model* no longer uses *instance*."""
+        instance.models.discard(model)
+        instance.keep_until.pop(model, None)
+        instance.agree(self._terms)
+        self._charge_groups(instance)
+
+    def forgive(self, instance: Instance) -> None:
+        """Forget why *instance* failed."""
+        instance.forget_failure()
+        if instance.state is InstanceState.FAILED:
+            self._become(instance, InstanceState.UNLOADED, "its failure was cleared")
+
+    def observe(self, instance: Instance, seen: Mapping[str, int]) -> None:
+        """Charge *instance* with what it was *seen* to hold, where that is more."""
+        self._ledger.charge(instance.key, observed(self._ledger.charge_of(instance.key), seen))
+
+    def _charge_groups(self, instance: Instance) -> None:
+        """Charge *instance* with the groups that it is in by now."""
+        if instance.state in AWAKE:
+            charge = self._ledger.charge_of(instance.key)
+            now = regrouped(charge, instance.terms)
+            if now != charge:
+                self._ledger.charge(instance.key, now)
+
+    def _sleep(
+        self, instance: Instance, level: SleepLevel, reason: str, *, kind: EventKind
+    ) -> None:
+        instance.level = level
+        self._become(instance, InstanceState.FALLING_ASLEEP, reason, kind=kind)
+        self._do(actions.Sleep(instance.key, instance.generation, level))
+
+    def _become(
+        self,
+        instance: Instance,
+        state: InstanceState,
+        reason: str,
+        *,
+        kind: EventKind = "status",
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        instance.state = state
+        self._do(
+            actions.Announce(
+                instance=instance.key, kind=kind, state=state, reason=reason, data=data or {}
+            )
+        )
+
+    def _arithmetic(self, instance: Instance) -> dict[str, Any]:
+        """Return by pool what a load needs, and what there is."""
+        pools: dict[str, Any] = {}
+        for resource, needed in self._ledger.charge_of(instance.key).items():
+            reading = self._ledger.reading(resource)
+            if reading is not None:
+                pools[resource] = {
+                    "needed_bytes": needed,
+                    "left_bytes": self._ledger.room(resource),
+                    "others_bytes": reading.others_bytes,
+                    "margin_bytes": reading.margin_bytes,
+                }
+        return {"memory": pools} if pools else {}

@@ -1,0 +1,1 @@
+"""The production scheduler on a clock that jumps: what would happen, before it does."""

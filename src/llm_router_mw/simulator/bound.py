@@ -1,0 +1,116 @@
+"""How few loads would do: a lower bound, and what an oracle without patience would need.
+
+**The bound** holds for every schedule on this machine that lets no request wait longer than the
+longest wait that was seen, in whatever order it serves them. It relaxes the problem thus: loads
+take no time, memory is one pool (nothing is lost between devices, and the margin is kept on all),
+and what is resident may be chosen anew, at no cost, at the beginning of each window of time.
+
+Time is cut into windows. A request that is sent in a window, and *longest wait* before its end at
+the latest, is served within it. What is resident when the window begins fits into the memory, so
+of the models that are asked for in it at least those must be loaded that are left when as many as
+possible, the smallest first, were there from the beginning. (When the first window begins nothing
+is there: all of them must be loaded.) Windows do not overlap, so their loads add up. Several ways
+of cutting are tried, and the largest sum counts. Requests that were refused do not count; a wake
+counts as a load.
+
+**Belady's rule** (evict what is needed furthest in the future) serves the requests one by one in
+the order in which they were sent. Among such schedules it needs the fewest loads if all models are
+of one size; otherwise, and against schedules that may change the order, it is a reference only.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_CUTS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
+"""After how many loads a window is cut off, in turn."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What may be resident at once."""
+
+    sizes: Sequence[int]
+    """Bytes of each model, by its index."""
+    capacity_bytes: int
+    models_max: int = 0
+    """0 is no limit."""
+
+    @property
+    def slots(self) -> int:
+        return self.models_max or len(self.sizes)
+
+
+def lower_bound(
+    sent_at: Sequence[float], sent_to: Sequence[int], room: Room, longest_wait_seconds: float
+) -> int:
+    """Return how many loads every schedule needs that is as patient, at least.
+
+    *sent_to* is the index of the model that each request is for, -1 if it was refused.
+    """
+    cuts = (_with_windows(sent_at, sent_to, room, longest_wait_seconds, cut) for cut in _CUTS)
+    return max(cuts)
+
+
+def belady_loads(sent_to: Sequence[int], room: Room) -> int:
+    """Return the loads of Belady's rule."""
+    resident: dict[int, int] = {}
+    free, loads = room.capacity_bytes, 0
+    asked = [model for model in sent_to if model >= 0]
+    for model, following in zip(asked, _next_uses(asked, len(room.sizes)), strict=True):
+        if model not in resident:
+            loads += 1
+            free -= room.sizes[model]
+            while resident and (free < 0 or len(resident) >= room.slots):
+                farthest = max(resident, key=resident.__getitem__)
+                free += room.sizes[farthest]
+                del resident[farthest]
+        resident[model] = following
+    return loads
+
+
+def _next_uses(sent_to: Sequence[int], models: int) -> array[int]:
+    """Return for each request which one is the next for its model."""
+    following = array("i", bytes(4 * len(sent_to)))
+    last = [len(sent_to)] * models
+    for place in range(len(sent_to) - 1, -1, -1):
+        model = sent_to[place]
+        following[place] = last[model]
+        last[model] = place
+    return following
+
+
+def _with_windows(
+    sent_at: Sequence[float], sent_to: Sequence[int], room: Room, patience: float, cut: int
+) -> int:
+    """Return the bound if a window is cut off when it needs *cut* loads."""
+    total = loads = size = windows = 0
+    wanted: set[int] = set()
+    closed_until = 0.0
+    for at, model in zip(sent_at, sent_to, strict=True):
+        if model in wanted or at < closed_until or model < 0:
+            continue
+        wanted.add(model)
+        size += room.sizes[model]
+        if size <= room.capacity_bytes and len(wanted) <= room.slots:
+            continue
+        loads = _left_over(wanted, room)
+        if loads >= cut:
+            total += loads if windows else len(wanted)
+            windows += 1
+            wanted, size, loads = set(), 0, 0
+            closed_until = at + patience
+    return total + (loads if windows else len(wanted))
+
+
+def _left_over(wanted: set[int], room: Room) -> int:
+    """Return how many of *wanted* cannot have been there, if as many as possible were."""
+    fit = taken = 0
+    for size in sorted(room.sizes[model] for model in wanted):
+        taken += size
+        if taken > room.capacity_bytes or fit == room.slots:
+            break
+        fit += 1
+    return len(wanted) - fit

@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.comparison import Comparison
 from benchmarks.decisions import measure_decisions, measure_run
 from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.memory import memory
 from benchmarks.models.store import ModelStore
 from benchmarks.outcome import keep_outcomes
 from benchmarks.peer import PeerError, find_or_build, peer_version
@@ -107,7 +108,7 @@ def engine(
 
 @main.command()
 @click.option("--policy", default="cost-aware", help="Eviction policy that decides.")
-@click.option("--decisions", type=click.IntRange(1000), default=20_000, help="To take time of.")
+@click.option("--decisions", type=click.IntRange(10), default=20_000, help="To take time of.")
 @click.option("--requests", type=click.IntRange(1), default=1_000_000, help="Of the long run.")
 def scheduler(*, policy: str, decisions: int, requests: int) -> None:
     """How long a decision takes, and a million requests through the simulator."""
@@ -123,6 +124,9 @@ def scheduler(*, policy: str, decisions: int, requests: int) -> None:
         f"{requests} requests, {run.report.loads} loads: {run.seconds:.1f} s "
         f"({run.seconds / requests * 1e6:.1f} µs each), {run.peak_mib} MiB at most"
     )
+
+
+main.add_command(memory)
 
 
 def _chosen(scenarios: list[Scenario], names: tuple[str, ...]) -> list[Scenario]:

@@ -45,6 +45,16 @@ def test_a_batch_has_a_row_for_each_sequence() -> None:
     assert (shape.n_batch, shape.n_ubatch) == (8, 8)
 
 
+@pytest.mark.parametrize(("n_batch", "n_parallel", "expected"), [(1000, 16, 1008), (512, 4, 512)])
+def test_a_batch_to_pool_has_equal_parts_for_all_sequences(
+    n_batch: int, n_parallel: int, expected: int
+) -> None:
+    options = LoadOptions(n_batch=n_batch, n_parallel=n_parallel, pooling="mean")
+    assert context_shape(options, 512).n_batch == context_shape(options, 512).n_ubatch == expected
+    plain = LoadOptions(n_batch=n_batch, n_parallel=n_parallel)
+    assert context_shape(plain, 512).n_batch == n_batch
+
+
 @pytest.mark.parametrize(("asked", "n_ubatch"), [(0, 512), (64, 64), (1024, 1024), (9999, 4096)])
 def test_no_more_is_computed_at_once_than_a_batch_holds(asked: int, n_ubatch: int) -> None:
     assert context_shape(LoadOptions(n_batch=4096, n_ubatch=asked), 512).n_ubatch == n_ubatch

@@ -12,6 +12,7 @@ from llm_router_mw import errors
 from llm_router_mw.errors import (
     LeaseExpiredError,
     LLMRouterError,
+    ModelLoadError,
     RouterNotRunningError,
     error_from,
 )
@@ -123,3 +124,11 @@ def test_a_failure_of_unknown_kind_is_still_an_error() -> None:
     error = error_from(Failure(kind="NewerError", message="it went wrong"))
     assert type(error) is LLMRouterError
     assert error.message == "it went wrong"
+
+
+def test_a_lack_of_memory_survives_the_pipe() -> None:
+    for lacking in (True, False):
+        crossed = error_from(ModelLoadError("no", out_of_memory=lacking).to_failure())
+        assert isinstance(crossed, ModelLoadError)
+        assert crossed.out_of_memory is lacking
+    assert not ModelLoadError("no").out_of_memory

@@ -20,6 +20,7 @@ from llm_router_mw.types import (
     FinishDelta,
     LoadOptions,
     ModelInfo,
+    Placement,
     Sampling,
     Timings,
     Usage,
@@ -44,8 +45,11 @@ TO_WORKER: list[wire.ToWorker] = [
     wire.Submit(2, CompletionTask(prompt="p", sampling=Sampling(seed=2**40)), 9),
     wire.Submit(3, CompletionTask(prompt=(1, 2), max_tokens=3)),
     wire.Submit(4, EmbedTask(inputs=("a", (1, 2)))),
+    wire.Load("/m.gguf", LoadOptions(), {}, {}, Placement(devices=("GPU-1",), tensor_split=(1.0,))),
     wire.Credit(1, 5),
     wire.Cancel(1),
+    wire.Sleep("context"),
+    wire.Wake(),
     wire.Stop(),
 ]
 TO_ROUTER: list[wire.ToRouter] = [
@@ -53,6 +57,10 @@ TO_ROUTER: list[wire.ToRouter] = [
     wire.Progress(0.25),
     wire.Loaded(INFO),
     wire.LoadFailed(FAILURE),
+    wire.Slept(0.5, 100, 900),
+    wire.Slept(0.5, None, None),
+    wire.SleepFailed(FAILURE),
+    wire.Alive(),
     wire.Step(
         [
             (1, ContentDelta("€")),

@@ -140,7 +140,7 @@ _LOAD_LIMITS: dict[str, tuple[float, float]] = {
     "main_gpu": (0, 1023),
     "min_gpu_layers": (0, 2**31 - 1),
     "fit_ctx": (1, 2**31 - 1),
-    "n_cpu_moe": (0, 2**31 - 1),
+    "n_cpu_moe": (0, 512),
 }
 _PLAIN_CACHE_TYPES = ("f32", "f16", "bf16")
 

@@ -29,6 +29,9 @@ def context_shape(options: LoadOptions, n_ctx_train: int) -> ContextShape:
     """Return the context of a model that was trained with *n_ctx_train* tokens."""
     n_batch = max(options.n_batch, options.n_parallel)
     pooled = bool(options.pooling)
+    if pooled:
+        # llama.cpp ends the process if a batch of inputs to pool cannot be divided equally.
+        n_batch += -n_batch % options.n_parallel
     return ContextShape(
         n_ctx=options.n_ctx or min(n_ctx_train, DEFAULT_N_CTX),
         n_batch=n_batch,

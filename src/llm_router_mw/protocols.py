@@ -19,6 +19,7 @@ from llm_router_mw.types import (
     Device,
     EmbeddingReply,
     InstanceKey,
+    MeasuredMemory,
     MemoryEstimate,
     Model,
     ModelInfo,
@@ -28,7 +29,6 @@ from llm_router_mw.types import (
     RouterEvent,
     RouterView,
     SleepLevel,
-    SlotView,
     Step,
     Task,
     TextReply,
@@ -166,8 +166,8 @@ class RouterContract(Protocol):
         """The router as a whole: a snapshot, at once."""
         ...
 
-    def slots(self, model: str) -> tuple[SlotView, ...]:
-        """The requests that *model*'s instance works on: a snapshot, at once; wakes nothing.
+    def tasks(self, model: str) -> tuple[Task, ...]:
+        """What *model*'s instance works on: a snapshot, at once; wakes nothing.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -386,6 +386,23 @@ class Estimator(Protocol):
 
         Called off the event loop. May raise ``ModelFileError`` for a file that cannot be used.
         """
+        ...
+
+
+@runtime_checkable
+class LearningEstimator(Estimator, Protocol):
+    """An estimator that remembers what loads really took."""
+
+    def record(
+        self,
+        model: Model,
+        placement: Placement,
+        memory: MeasuredMemory,
+        devices: Sequence[Device],
+        used_bytes: Mapping[str, int],
+    ) -> None:
+        """Remember a load of *model*: *memory* by the worker's own account, *used_bytes* by device
+        as probes saw its process. Called off the event loop."""
         ...
 
 

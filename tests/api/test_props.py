@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from llm_router_mw.api import RouterAPI, api_settings
-from llm_router_mw.types import InstanceState, LoadOptions, SlotView
+from llm_router_mw.types import (
+    ChatTask,
+    CompletionTask,
+    EmbedTask,
+    InstanceState,
+    LoadOptions,
+    RerankTask,
+    Task,
+)
 from tests.support.asgi_driver import Client, get
 from tests.support.fake_router import INFO, FakeRouter, view
 
@@ -99,7 +107,7 @@ async def test_each_request_has_its_part_of_a_context_that_is_not_shared() -> No
 
 async def test_slots_tell_who_is_served() -> None:
     router = router_of(state=InstanceState.LOADED, info=INFO)
-    router.running_slots = (SlotView(id=0, prompt="a secret"),)
+    router.running_tasks = (CompletionTask(prompt="a secret"),)
     answer = await ask(router, "/slots", b"model=tiny", boss=True)
     slot = {"n_ctx": 512, "speculative": False, "is_processing": False}
     assert answer.json == [
@@ -110,9 +118,28 @@ async def test_slots_tell_who_is_served() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        (
+            ChatTask(messages=({"role": "user", "content": "Hi"},)),
+            [{"role": "user", "content": "Hi"}],
+        ),
+        (CompletionTask(prompt=(1, 2)), [1, 2]),
+        (EmbedTask(inputs=("a", (3,))), ["a", [3]]),
+        (RerankTask(query="q", documents=("d",)), {"query": "q", "documents": ["d"]}),
+    ],
+)
+async def test_a_prompt_is_shown_as_it_came(task: Task, shown: Any) -> None:
+    router = router_of(state=InstanceState.LOADED, info=INFO)
+    router.running_tasks = (task,)
+    answer = await ask(router, "/slots", b"model=tiny", boss=True)
+    assert answer.json[0]["prompt"] == shown
+
+
 async def test_prompts_are_for_the_admin_key() -> None:
     router = router_of(state=InstanceState.LOADED, info=INFO)
-    router.running_slots = (SlotView(id=0, prompt="a secret"),)
+    router.running_tasks = (CompletionTask(prompt="a secret"),)
     answer = await ask(router, "/slots", b"model=tiny")
     assert answer.status == 200
     assert "secret" not in answer.body.decode()
@@ -122,7 +149,7 @@ async def test_prompts_are_for_the_admin_key() -> None:
 @pytest.mark.parametrize(("busy", "status"), [(3, 200), (4, 503), (5, 503)])
 async def test_a_missing_slot_may_be_an_error(busy: int, status: int) -> None:
     router = router_of(state=InstanceState.LOADED, info=INFO)
-    router.running_slots = tuple(SlotView(id=number) for number in range(busy))
+    router.running_tasks = (CompletionTask(prompt="Once"),) * busy
     answer = await ask(router, "/slots", b"model=tiny&fail_on_no_slot=1")
     assert answer.status == status
     plain = await ask(router, "/slots", b"model=tiny")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio
 
 CHAT = "/v1/chat/completions"
 BOSS = [(b"x-api-key", b"boss")]
-QUICK = {"wait_patience_seconds": 0.01, "wait_comment_seconds": 0.01}
+QUICK: dict[str, Any] = {"wait_patience_seconds": 0.01, "wait_comment_seconds": 0.01}
 
 
 class Site:
@@ -173,9 +173,22 @@ async def test_a_busy_model_falls_asleep_when_it_is_done(tmp_path: Path) -> None
         async with served.router.acquire("a"):
             answer = await served.manage("/models/sleep", model="a")
             assert answer.status == 202
-            slots = await served.look("/slots", b"model=a")
-            assert [slot["is_processing"] for slot in slots] == [True, False, False, False]
         await served.until_state("a", "sleeping")
+
+
+async def test_slots_are_taken_while_an_answer_is_made(tmp_path: Path) -> None:
+    async with site(tmp_path) as served, anyio.create_task_group() as group:
+        served.engine.hold = True
+        client = served.client("a")
+        group.start_soon(client.run, served.api)
+        await until(lambda: served.engine.instances and served.engine.instances[0].streams)
+        slots = await served.look("/slots", b"model=a")
+        assert [slot["is_processing"] for slot in slots] == [True, False, False, False]
+        assert slots[0]["prompt"] == [{"role": "user", "content": "Hi"}]
+        served.engine.latest("a").streams[0].give()
+    assert client.status == 200
+    async with site(tmp_path) as served:
+        assert not any(slot["is_processing"] for slot in await served.look("/slots", b"model=a"))
 
 
 async def test_a_sleeping_model_answers_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from benchmarks.__main__ import main
 
 
 def test_decisions_and_a_run_are_timed() -> None:
-    ran = CliRunner().invoke(main, ["scheduler", "--decisions", "1000", "--requests", "300"])
+    ran = CliRunner().invoke(main, ["scheduler", "--decisions", "60", "--requests", "300"])
 
     assert ran.exit_code == 0, ran.output
     single, run = ran.output.splitlines()

@@ -24,8 +24,7 @@ def options(*arguments: str) -> dict[str, Any]:
         given.update(taken)
 
     result = CliRunner().invoke(command, arguments)
-    if result.exit_code:
-        raise click.UsageError(result.output)
+    assert result.exit_code == 0, result.output
     return given
 
 

@@ -51,6 +51,7 @@ def test_without_flags_everything_is_as_without_options() -> None:
         (["--sleep-idle-seconds", "300"], "sleep_idle_seconds", 300.0),
         (["--sleep-level", "context"], "sleep_level", "context"),
         (["--unload-idle-seconds", "900"], "unload_idle_seconds", 900.0),
+        (["--worker-stall-seconds", "60"], "worker_stall_seconds", 60.0),
     ],
 )
 def test_each_flag_arrives(arguments: list[str], name: str, value: Any) -> None:

@@ -87,6 +87,21 @@ def test_with_a_key_everything_but_health_needs_it(
     assert reply.status_code == 200
 
 
+def test_with_an_admin_key_other_keys_only_use_models(serve: Serve, demo_models: Path) -> None:
+    keys = ("--api-key", "open-sesame", "--admin-key", "boss")
+    _, http = serve("-m", demo_models / "guide.gguf", *keys)
+    boss = {"X-Api-Key": "boss"}
+    load = {"model": "guide"}
+    assert http.post("/models/load", json=load, headers=KEY).status_code == 401
+    assert http.post("/models/load", json=load, headers=boss).status_code == 200
+    for headers, status in ((KEY, 403), (boss, 200)):
+        body = chat_body("guide", priority=1)
+        reply = http.post("/v1/chat/completions", json=body, headers=headers)
+        assert reply.status_code == status
+    plain = http.post("/v1/chat/completions", json=chat_body("guide"), headers=KEY)
+    assert plain.status_code == 200
+
+
 def test_open_to_others_without_a_key_management_is_closed(serve: Serve, demo_models: Path) -> None:
     process, http = serve("-m", demo_models / "guide.gguf", "--host", "0.0.0.0")
     [warning] = [line for line in process.stderr.splitlines() if "WARNING" in line]

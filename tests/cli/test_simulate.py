@@ -47,7 +47,7 @@ def test_the_last_line_sums_it_up(trace: str) -> None:
 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == (
-        "lru: 3 requests, 3 loads, 0 wake-ups, bound 2, stalled 8.0 s, p99 wait 3.00 s"
+        "lru: 3 requests, 3 loads, 0 wake-ups, bound 2, stalled 11.5 s, p99 wait 7.00 s"
     )
     assert "seconds spent loading" in result.stdout
 
@@ -56,7 +56,7 @@ def test_json_holds_the_figures_and_nothing_else(trace: str) -> None:
     result = run(trace, "--devices", "cuda:12GiB", "--json")
 
     assert json.loads(result.stdout)["loads"] == 3
-    assert "stalled 8.0 s" in result.stderr
+    assert "stalled 11.5 s" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,28 @@ def test_a_policy_is_chosen_by_name(policy: str) -> None:
     found = figures("--generate", "agent", "--requests", "60", "--policy", policy)
 
     assert (found["policy"], found["requests"]) == (policy, 60)
+
+
+def test_policies_are_compared(trace: str) -> None:
+    both = ["--policy", "lru", "--policy", "lfu", "--devices", "cuda:12GiB"]
+
+    result = run(trace, *both)
+
+    lines = result.stdout.splitlines()
+    assert lines[2].startswith("| `lru` | 3 | 0 | 2 | 1 | 12 s | 1.00 | ")
+    assert lines[3].startswith("| `lfu` | 3 |")
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["lru", "lfu"]
+    assert [each["policy"] for each in json.loads(run(trace, *both, "--json").stdout)] == [
+        "lru",
+        "lfu",
+    ]
+
+
+def test_a_picture_shows_one_policy(trace: str, tmp_path: Path) -> None:
+    result = run(trace, "--policy", "lru", "--policy", "lfu", "--picture", str(tmp_path / "p.svg"))
+
+    assert result.exit_code == 2
+    assert "--picture shows one policy" in result.output
 
 
 def test_an_unknown_policy_lists_the_known_ones(trace: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -14,8 +15,7 @@ from llm_router_mw.types import InstanceKey, LoadOptions
 NOW = 10_000.0
 GIB = 1 << 30
 POLICIES = {
-    policy.name: policy
-    for policy in eviction.llm_router_register_eviction_policies(RouterConfig())
+    policy.name: policy for policy in eviction.llm_router_register_eviction_policies(RouterConfig())
 }
 
 
@@ -134,5 +134,5 @@ def test_fifty_candidates_are_ranked_quickly(policy: str) -> None:
         POLICIES[policy].rank(many, shortfall, NOW)
         took.append(time.perf_counter() - before)
 
-    # The fastest of many is what the code takes; the rest is the machine's.
-    assert min(took) < 60e-6
+    # The fastest of many is what the code takes; the rest is the machine's, or that of coverage.
+    assert min(took) < (60e-6 if sys.gettrace() is None else 1e-3)

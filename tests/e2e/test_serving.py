@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from llm_router_mw.router.client import WorkerClient
 from llm_router_mw.wire import Step, ToRouter
-from tests.support.answers import ask, ask_streamed, chat_body, model_ids
+from tests.support.answers import ask, ask_streamed, chat_body, data_lines, model_ids
 from tests.support.served import Served, served
 
 
@@ -127,7 +127,7 @@ def test_a_busy_model_is_not_evicted_and_the_other_request_waits(models_dir: Pat
     with served(models_dir=models_dir, models_max=1) as server, ThreadPoolExecutor(1) as pool:
         body = chat_body("a", max_tokens=400, stream=True)
         with server.http.stream("POST", "/v1/chat/completions", json=body) as stream:
-            lines = stream.iter_lines()
+            lines = data_lines(stream)
             next(lines)
             other = pool.submit(ask, server.http, "b", max_tokens=4)
             server.until(lambda s: s.view("b").waiting == 1, "a request that waits")

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.answers import ask, ask_streamed, chat_body, client
+from tests.support.answers import ask, ask_streamed, chat_body, client, data_lines
 from tests.support.processes import ServerProcess, free_port, server_process, until
 from tests.support.served import Served, served
 
@@ -138,7 +138,7 @@ class TestClients:
     def test_one_that_leaves_frees_its_lease(self, server: Served) -> None:
         body = chat_body("slow", max_tokens=900, stream=True)
         with server.http.stream("POST", "/v1/chat/completions", json=body) as stream:
-            lines = stream.iter_lines()  # must live: when it is collected, httpx hangs up
+            lines = data_lines(stream)  # must live: when it is collected, httpx hangs up
             next(lines)
             assert server.view("slow").leases == 1
         server.until(lambda s: s.view("slow").leases == 0, "the end of the lease", 2)
@@ -147,7 +147,7 @@ class TestClients:
         with served(models_dir=models_dir, models_max=1) as server, ThreadPoolExecutor(1) as pool:
             busy = chat_body("slow", max_tokens=900, stream=True)
             with server.http.stream("POST", "/v1/chat/completions", json=busy) as stream:
-                lines = stream.iter_lines()
+                lines = data_lines(stream)
                 next(lines)
                 impatient = pool.submit(
                     httpx.post,
@@ -186,7 +186,7 @@ class TestClients:
         with served(models_dir=models_dir, n_ctx=8192) as server:
             body = chat_body("a", max_tokens=1500, stream=True)
             with server.http.stream("POST", "/v1/chat/completions", json=body) as stream:
-                lines = [line for line in stream.iter_lines() if line]
+                lines = list(data_lines(stream))
             assert lines[-1] == "data: [DONE]"
             text = "".join(
                 json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
@@ -201,7 +201,7 @@ class TestWorkers:
             neighbour = pool.submit(ask_streamed, server.http, "b", max_tokens=2000)
             body = chat_body("a", max_tokens=8000, stream=True)
             with server.http.stream("POST", "/v1/chat/completions", json=body) as stream:
-                lines = stream.iter_lines()
+                lines = data_lines(stream)
                 next(lines)
                 os.kill(server.worker_pid("a"), signal.SIGKILL)
                 last = [line for line in lines if line][-1]
@@ -259,7 +259,7 @@ class TestTheEnd:
         with running_server(models_dir, tmp_path) as (server, http):
             body = chat_body("a", max_tokens=8000, stream=True)
             with http.stream("POST", "/v1/chat/completions", json=body) as stream:
-                lines = stream.iter_lines()
+                lines = data_lines(stream)
                 next(lines)
                 assert server.stop() == 0
 
@@ -267,7 +267,7 @@ class TestTheEnd:
         with running_server(models_dir, tmp_path) as (server, http):
             body = chat_body("a", max_tokens=8000, stream=True)
             with http.stream("POST", "/v1/chat/completions", json=body) as stream:
-                lines = stream.iter_lines()
+                lines = data_lines(stream)
                 next(lines)
                 below = server.workers()
                 assert below

@@ -46,7 +46,9 @@ def check(comparisons: Sequence[Comparison]) -> None:
 
 
 def test_a_sample_is_exact_and_never_too_little(matrix: Matrix) -> None:
-    check(compared(matrix, [name for name in SPARSE_MODELS if name not in LARGE_STATES], 1, N_QUICK))
+    check(
+        compared(matrix, [name for name in SPARSE_MODELS if name not in LARGE_STATES], 1, N_QUICK)
+    )
 
 
 @pytest.mark.slow

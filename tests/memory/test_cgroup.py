@@ -20,14 +20,23 @@ def test_without_cgroups_there_is_no_limit(tmp_path: Path) -> None:
     assert memory_limits(tmp_path) == []
 
 
+def test_a_hierarchy_that_this_process_is_not_part_of_says_nothing(tmp_path: Path) -> None:
+    files = {"sys/fs/cgroup/memory.max": 4 * GIB, "sys/fs/cgroup/memory.current": 1 * GIB}
+    alone = cgroup_v2() | {"proc/self/cgroup": "1:cpu:/\n"}
+    assert memory_limits(write(tmp_path, alone, files)) == []
+
+
 def test_a_group_without_a_limit_has_none(tmp_path: Path) -> None:
-    files = {f"{GROUP}/memory.max": "max\n", f"{GROUP}/memory.current": 5 * GIB}
-    assert memory_limits(write(tmp_path, cgroup_v2("/app.slice/web.service") | files)) == []
+    files: dict[str, str | int] = {
+        f"{GROUP}/memory.max": "max\n",
+        f"{GROUP}/memory.current": 5 * GIB,
+    }
+    assert memory_limits(write(tmp_path, cgroup_v2("/app.slice/web.service"), files)) == []
 
 
 def test_the_limit_of_the_own_group(tmp_path: Path) -> None:
     files = {f"{GROUP}/memory.max": 8 * GIB, f"{GROUP}/memory.current": 3 * GIB}
-    root = write(tmp_path, cgroup_v2("/app.slice/web.service") | files)
+    root = write(tmp_path, cgroup_v2("/app.slice/web.service"), files)
     assert memory_limits(root) == [limit(8 * GIB, 5 * GIB)]
 
 
@@ -40,7 +49,7 @@ def test_the_limits_of_all_groups_above(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory.max": 20 * GIB,  # seen in a container: its own limit
         "sys/fs/cgroup/memory.current": 10 * GIB,
     }
-    root = write(tmp_path, cgroup_v2("/app.slice/web.service") | files)
+    root = write(tmp_path, cgroup_v2("/app.slice/web.service"), files)
     assert memory_limits(root) == [
         limit(8 * GIB, 7 * GIB),
         limit(9 * GIB, 2 * GIB),
@@ -50,12 +59,12 @@ def test_the_limits_of_all_groups_above(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("most", "high"), [("max", 6 * GIB), (8 * GIB, 6 * GIB)])
 def test_being_throttled_is_a_limit_too(tmp_path: Path, most: str | int, high: int) -> None:
-    files = {
+    files: dict[str, str | int] = {
         f"{GROUP}/memory.max": most,
         f"{GROUP}/memory.high": high,
         f"{GROUP}/memory.current": 2 * GIB,
     }
-    root = write(tmp_path, cgroup_v2("/app.slice/web.service") | files)
+    root = write(tmp_path, cgroup_v2("/app.slice/web.service"), files)
     assert memory_limits(root) == [limit(6 * GIB, 4 * GIB)]
 
 
@@ -69,13 +78,13 @@ def test_clean_pages_of_files_are_as_good_as_free(tmp_path: Path) -> None:
         f"{GROUP}/memory.current": 7 * GIB,
         f"{GROUP}/memory.stat": stat,
     }
-    root = write(tmp_path, {**cgroup_v2("/app.slice/web.service"), **files})
+    root = write(tmp_path, cgroup_v2("/app.slice/web.service"), files)
     assert memory_limits(root) == [limit(8 * GIB, 7 * GIB - 150 * MIB)]
 
 
 def test_a_group_over_its_limit_has_nothing_free(tmp_path: Path) -> None:
     files = {f"{GROUP}/memory.max": 1 * GIB, f"{GROUP}/memory.current": 2 * GIB}
-    root = write(tmp_path, cgroup_v2("/app.slice/web.service") | files)
+    root = write(tmp_path, cgroup_v2("/app.slice/web.service"), files)
     assert memory_limits(root) == [limit(1 * GIB, 0)]
 
 
@@ -84,7 +93,7 @@ def test_a_group_that_cannot_be_seen_from_here_leaves_those_that_can(
     tmp_path: Path, group: str
 ) -> None:
     files = {"sys/fs/cgroup/memory.max": 4 * GIB, "sys/fs/cgroup/memory.current": 1 * GIB}
-    assert memory_limits(write(tmp_path, cgroup_v2(group) | files)) == [limit(4 * GIB, 3 * GIB)]
+    assert memory_limits(write(tmp_path, cgroup_v2(group), files)) == [limit(4 * GIB, 3 * GIB)]
 
 
 def test_version_1_with_its_own_names(tmp_path: Path) -> None:
@@ -95,7 +104,7 @@ def test_version_1_with_its_own_names(tmp_path: Path) -> None:
         f"{folder}/memory.usage_in_bytes": 6 * GIB,
         f"{folder}/memory.stat": stat + f"total_dirty {1 * GIB}\ntotal_writeback 0\n",
     }
-    root = write(tmp_path, {**cgroup_v1("/job"), **files})
+    root = write(tmp_path, cgroup_v1("/job"), files)
     assert memory_limits(root) == [limit(8 * GIB, 4 * GIB)]
 
 
@@ -105,7 +114,7 @@ def test_version_1_has_a_number_for_no_limit(tmp_path: Path) -> None:
         f"{folder}/memory.limit_in_bytes": f"{UNLIMITED_V1}\n",
         f"{folder}/memory.usage_in_bytes": 5 * GIB,
     }
-    [found] = memory_limits(write(tmp_path, {**cgroup_v1("/"), **files}))
+    [found] = memory_limits(write(tmp_path, cgroup_v1("/"), files))
     assert found.free_bytes > 2**60
 
 
@@ -115,7 +124,7 @@ def test_a_container_of_version_1_sees_its_own_group_as_the_top(tmp_path: Path) 
         "sys/fs/cgroup/memory/memory.limit_in_bytes": 2 * GIB,
         "sys/fs/cgroup/memory/memory.usage_in_bytes": 1 * GIB,
     }
-    root = write(tmp_path, cgroup_v1("/docker/4fe1", mount) | files)
+    root = write(tmp_path, cgroup_v1("/docker/4fe1", mount), files)
     assert memory_limits(root) == [limit(2 * GIB, 1 * GIB)]
 
 
@@ -123,7 +132,7 @@ def test_both_versions_at_once(tmp_path: Path) -> None:
     """Systemd's hybrid mode: the unified hierarchy is there, without a memory controller."""
     unified = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
     from_v1 = cgroup_v1("/job")
-    files = {
+    files: dict[str, str | int] = {
         "proc/self/mountinfo": from_v1["proc/self/mountinfo"] + unified,
         "proc/self/cgroup": from_v1["proc/self/cgroup"],
         "sys/fs/cgroup/unified/cgroup.procs": "1\n",

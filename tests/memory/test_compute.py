@@ -149,6 +149,27 @@ def test_flash_attention_converts_a_cache_in_single_precision() -> None:
     assert single["host"].expected > plain["host"].expected + 40 * MIB
 
 
+def test_kinds_of_recurrence_take_different_room() -> None:
+    plain: Metadata = {"attention.head_count": 0, "feed_forward_length": 0}
+    ssm = {**plain, "ssm.conv_kernel": 4, "ssm.inner_size": 2048, "ssm.state_size": 16}
+    convolution = needs("lfm2", {**plain, "attention.head_count_kv": 0, "shortconv.l_cache": 3})
+    mamba, rwkv = needs("mamba", ssm), needs("rwkv7", {**plain, "wkv.head_size": 64})
+    sizes = [found["host"].expected for found in (convolution, mamba, rwkv)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
+
+
+def test_some_models_carry_several_streams() -> None:
+    window: Metadata = {"attention.sliding_window": 512, "block_count": 4}
+    wide, plain = needs("gemma3n", window)["host"], needs("gemma2", window)["host"]
+    cells = masks("gemma3n", window) - masks("gemma2", window)
+    assert wide.expected - plain.expected - cells == 9 * 4 * 512 * 1024
+
+
+def test_flash_attention_is_never_used_for_some() -> None:
+    assert masks("grok") == masks(flash_attn="off") == 2 * masks()
+
+
 def test_results_are_the_scores_of_a_row_for_each_sequence() -> None:
     shape = read_hyperparameters(header())
 

@@ -32,21 +32,21 @@ def test_total_and_available(tmp_path: Path) -> None:
 
 def test_a_container_leaves_less(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": 16 * GIB, "sys/fs/cgroup/memory.current": 6 * GIB}
-    device = host(write(tmp_path, meminfo(128 * GIB, 100 * GIB) | cgroup_v2() | files))
+    device = host(write(tmp_path, meminfo(128 * GIB, 100 * GIB), cgroup_v2(), files))
     assert (device.total_bytes, device.free_bytes) == (16 * GIB, 10 * GIB)
     assert "cgroup" in device.note
 
 
 def test_a_limit_beyond_the_machine_changes_nothing(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": 512 * GIB, "sys/fs/cgroup/memory.current": 6 * GIB}
-    device = host(write(tmp_path, meminfo(128 * GIB, 100 * GIB) | cgroup_v2() | files))
+    device = host(write(tmp_path, meminfo(128 * GIB, 100 * GIB), cgroup_v2(), files))
     assert (device.total_bytes, device.free_bytes) == (128 * GIB, 100 * GIB)
     assert device.note == ""
 
 
 def test_what_is_free_may_be_the_machines_though_the_limit_is_the_groups(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": 64 * GIB, "sys/fs/cgroup/memory.current": 1 * GIB}
-    device = host(write(tmp_path, meminfo(128 * GIB, 20 * GIB) | cgroup_v2() | files))
+    device = host(write(tmp_path, meminfo(128 * GIB, 20 * GIB), cgroup_v2(), files))
     assert (device.total_bytes, device.free_bytes) == (64 * GIB, 20 * GIB)
 
 

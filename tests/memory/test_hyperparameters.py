@@ -7,8 +7,9 @@ import pytest
 
 from llm_router_mw.errors import ModelFileError
 from llm_router_mw.gguf import GGUFArray, ValueType
+from llm_router_mw.memory.feed_forward import FeedForward
 from llm_router_mw.memory.hyperparameters import Hyperparameters, read_hyperparameters
-from tests.support.model_headers import Metadata, header
+from tests.support.model_headers import Metadata, Tensors, header
 
 
 def read(architecture: str = "llama", **metadata: object) -> Hyperparameters:
@@ -41,7 +42,7 @@ def test_heads_may_be_of_another_size_than_their_part_of_the_embedding() -> None
 def test_numbers_may_be_said_for_each_layer() -> None:
     shape = read("deci", attention__head_count_kv=(4, 0, 2, 1), feed_forward_length=(8, 16, 32))
     assert shape.n_embd_k == (256, 0, 128, 64)
-    assert shape.n_ff == (8, 16, 32, 0)
+    assert [network.n_ff for network in shape.feed_forward] == [8, 16, 32, 0]
 
 
 def test_a_vocabulary_counts_more_than_its_announced_size() -> None:
@@ -190,14 +191,23 @@ def test_a_latent_vector_holds_keys_and_values() -> None:
     assert not read("deepseek2", attention__key_length_mla=192).is_mla
 
 
-def test_experts() -> None:
+def test_experts_as_the_metadata_says() -> None:
     shape = read("qwen3moe", expert_count=8, expert_used_count=2, expert_feed_forward_length=64)
-    assert (shape.n_expert, shape.n_expert_used[0], shape.n_ff_exp[0]) == (8, 2, 64)
-    assert shape.n_ff_shared == 0
+    assert (shape.n_expert, shape.n_expert_used[0]) == (8, 2)
+    assert shape.feed_forward[0] == FeedForward(n_ff=4096, n_ff_exp=64)
     older = read("llama", expert_count=8, expert_used_count=2)
-    assert older.n_ff_exp[0] == 4096
+    assert older.feed_forward[0].n_ff_exp == 4096
     shared = read("deepseek2", expert_feed_forward_length=64, expert_shared_count=2)
-    assert shared.n_ff_shared == 128
+    assert shared.feed_forward[0].n_ff_shared == 128
+    named = read("deepseek2", expert_shared_feed_forward_length=96)
+    assert named.feed_forward[0].n_ff_shared == 96
+
+
+def test_the_matrices_themselves_say_it_better() -> None:
+    tensors: Tensors = {"blk.1.ffn_up.weight": ("f32", (1024, 512))}
+    first, second = header(), header(tensors=tensors)
+    shape = read_hyperparameters(first, second)
+    assert [network.n_ff for network in shape.feed_forward] == [0, 512, 0, 0]
 
 
 def test_what_is_unknown_is_taken_for_a_plain_decoder_that_says_so() -> None:

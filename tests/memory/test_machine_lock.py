@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from llm_router_mw.errors import ConfigError
 from llm_router_mw.memory import machine_lock
 from llm_router_mw.memory.machine_lock import MachineLock, runtime_directory
 
@@ -229,42 +228,74 @@ def test_a_reservation_that_is_withdrawn_meanwhile_counts_for_nothing(
     assert lock.pending() == {}
 
 
+def test_a_reservation_in_other_words_counts_for_nothing(
+    directory: Path, lock: MachineLock
+) -> None:
+    hold = MachineLock(directory).try_hold([GPU])
+    assert hold is not None
+    hold.reserve({GPU: "much"})  # type: ignore[dict-item]
+    assert lock.pending() == {}
+
+
 # The directory
 
 
 def test_the_directory_is_for_one_user_only(directory: Path, lock: MachineLock) -> None:
+    lock.try_hold([GPU])
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_it_is_made_again_when_somebody_tidied_up(directory: Path, lock: MachineLock) -> None:
+    lock.try_hold([])
     directory.rmdir()
     assert lock.try_hold([GPU]) is not None
+    assert directory.is_dir()
 
 
-def test_a_directory_that_others_may_use_is_refused(directory: Path) -> None:
+def spoil_mode(directory: Path) -> None:
     directory.mkdir()
     directory.chmod(0o755)
-    with pytest.raises(ConfigError, match="only this user may use"):
-        MachineLock(directory)
 
 
-def test_a_link_is_refused(tmp_path: Path, directory: Path) -> None:
-    (tmp_path / "real").mkdir(mode=0o700)
-    directory.symlink_to(tmp_path / "real")
-    with pytest.raises(ConfigError, match="only this user may use"):
-        MachineLock(directory)
+def spoil_with_a_link(directory: Path) -> None:
+    (directory.parent / "real").mkdir(mode=0o700)
+    directory.symlink_to(directory.parent / "real")
 
 
-def test_somebody_elses_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spoil", [spoil_mode, spoil_with_a_link, Path.touch])
+def test_where_others_could_meddle_nothing_is_locked_and_that_is_said_once(
+    directory: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    spoil(directory)
+    first, second = MachineLock(directory), MachineLock(directory)
+    for _ in range(2):
+        hold = first.try_hold([GPU])
+        assert hold is not None
+        hold.reserve({GPU: 5})
+    [line] = caplog.messages
+    assert "only this user may use" in line
+    assert "XDG_RUNTIME_DIR" in line
+    assert second.pending() == {}
+    assert second.try_hold([GPU]) is not None
+
+
+def test_somebody_elses_is_not_used(
+    directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory.mkdir(mode=0o700)
     monkeypatch.setattr(os, "getuid", lambda: directory.stat().st_uid + 1)
-    with pytest.raises(ConfigError, match="only this user may use"):
-        MachineLock(directory)
+    assert MachineLock(directory).try_hold([GPU]) is not None
+    assert list(directory.iterdir()) == []
+    assert "only this user may use" in caplog.text
 
 
-def test_one_that_cannot_be_made_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="XDG_RUNTIME_DIR"):
-        MachineLock(tmp_path / "none" / "meet")
+def test_one_that_cannot_be_made_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = MachineLock(tmp_path / "none" / "meet")
+    assert lock.pending() == {}
+    assert lock.try_hold([GPU]) is not None
+    assert "might take the same memory" in caplog.text
 
 
 def test_routers_of_one_user_meet_in_the_users_runtime_directory(

@@ -174,7 +174,6 @@ def test_a_large_vocabulary_is_priced_in_milliseconds(tmp_path: Path) -> None:
     path = write_sparse(
         tmp_path / "m.gguf", metadata={"block_count": 36}, tensors=tensors, n_tokens=151_936
     )
-    estimate(tmp_path / "m.gguf")
     cold, warm = [], []
     for _ in range(5):
         estimator, wanted = MetadataEstimator(), model(path)
@@ -184,6 +183,6 @@ def test_a_large_vocabulary_is_priced_in_milliseconds(tmp_path: Path) -> None:
         started = time.perf_counter()
         estimator.estimate(wanted, FULL, [gpu()])
         warm.append(time.perf_counter() - started)
-    # A few times what was measured (13 and 0.06 ms): the machine may be busy.
-    assert min(cold) < 0.1
-    assert min(warm) < 0.001
+    # Many times what was measured (25 and 0.06 ms): the machine may be busy, or counting lines.
+    assert min(cold) < 0.75
+    assert min(warm) < 0.01

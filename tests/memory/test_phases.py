@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from llm_router_mw.memory.compute import compute_needs
+from llm_router_mw.memory.feed_forward import FeedForward, Gate
 from llm_router_mw.memory.hyperparameters import Hyperparameters, read_hyperparameters
 from llm_router_mw.memory.kv_cache import kv_cache_bytes
 from llm_router_mw.memory.layers import place_layers
@@ -24,7 +25,11 @@ from tests.support.model_headers import header
 MODELS: list[dict[str, Any]] = msgspec.json.decode(
     (Path(__file__).parent / "dry_runs.json").read_bytes()
 )
-"""Recorded with no_alloc on the processor: context and scratch in bytes, in all buffers."""
+"""Recorded with no_alloc on the processor: context and scratch in bytes, in all buffers.
+
+``networks`` are the feed-forward networks: so many layers of such a size, gate, size of an expert,
+and size of what is shared.
+"""
 NAMES = [model["model"] for model in MODELS]
 
 
@@ -50,7 +55,13 @@ def shape_of(model: dict[str, Any]) -> Hyperparameters:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in model["metadata"].items()
     }
-    return read_hyperparameters(header(model["architecture"], metadata, base={}))
+    shape = read_hyperparameters(header(model["architecture"], metadata, base={}))
+    networks = tuple(
+        FeedForward(n_ff=n_ff, gate=Gate(gate), n_ff_exp=expert, n_ff_shared=shared)
+        for count, n_ff, gate, expert, shared in model["networks"]
+        for _ in range(count)
+    )
+    return msgspec.structs.replace(shape, feed_forward=networks or shape.feed_forward)
 
 
 def runs(name: str) -> Iterator[Run]:

@@ -13,7 +13,7 @@ from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
 from llm_router_mw.errors import QueueTimeoutError
 from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.router.hub import EventHub
-from llm_router_mw.router.workers import Workers
+from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, actions, events
 from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price
 from tests.support.fake_engine import FakePlugin, FakeSource
@@ -44,6 +44,9 @@ class Stage:
         async def appraise(key: InstanceKey) -> tuple[Price, ...]:
             return ()
 
+        async def learn(key: InstanceKey, worker: Worker) -> None:
+            pass
+
         def make_workers(conductor: Conductor) -> Workers:
             return Workers(
                 self.engine,
@@ -53,6 +56,8 @@ class Stage:
                 clock=lambda: self.now,
                 chat_formats={},
                 devices=lambda: (),
+                gate=None,
+                on_loaded=learn,
                 stop_timeout_seconds=1.0,
             )
 

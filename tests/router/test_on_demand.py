@@ -60,12 +60,12 @@ async def test_demands_are_handed_on(on_demand: OnDemandRouter) -> None:
         assert llm.model == "a"
 
 
-@pytest.mark.parametrize("look", ["overview", "slots"])
+@pytest.mark.parametrize("look", ["overview", "tasks"])
 async def test_looking_starts_it_too(look: str, router: Router, on_demand: OnDemandRouter) -> None:
     if look == "overview":
         assert on_demand.overview().models_max == 4
     else:
-        assert on_demand.slots("a") == ()
+        assert on_demand.tasks("a") == ()
     assert router.running
 
 

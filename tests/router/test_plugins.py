@@ -279,7 +279,8 @@ def test_what_decides_about_memory_has_to_have_the_right_shape(hook: str, protoc
 
 
 def test_ours_ask_the_header_first_and_the_size_of_the_file_last() -> None:
-    assert list(supplied().estimators) == ["metadata", "file-size"]
+    names = list(supplied().estimators)
+    assert names.index("metadata") < names.index("file-size") == len(names) - 1
 
 
 def test_the_shipped_engine_works_in_processes() -> None:

@@ -63,6 +63,7 @@ def test_a_worker_sees_what_it_needs_and_no_secrets() -> None:
         (ExitReport(exit_code=1, log_tail="a\nthe reason\n"), "exited with code 1"),
         (ExitReport(exit_code=-9), "was ended by signal SIGKILL"),
         (ExitReport(exit_code=-250), "was ended by signal 250"),
+        (ExitReport(exit_code=-9, offence="was stuck"), "was stuck and was ended"),
     ],
 )
 def test_an_end_is_told_in_words(report: ExitReport, words: str) -> None:

@@ -67,9 +67,7 @@ def test_two_that_do_not_fit_together_must_be_swapped_if_nobody_waits() -> None:
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(0.5, 31), (9.5, 7), (1e9, 2)])
-def test_the_more_patient_they_are_the_fewer_loads_are_sure(
-    patience: float, expected: int
-) -> None:
+def test_the_more_patient_they_are_the_fewer_loads_are_sure(patience: float, expected: int) -> None:
     times = [float(place) for place in range(61)]
     asked = [place % 2 for place in range(61)]
 

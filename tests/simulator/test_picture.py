@@ -23,9 +23,7 @@ def words(picture: ElementTree.Element) -> list[str]:
 
 
 def bars(picture: ElementTree.Element, colour: str) -> str:
-    return next(
-        (p.get("d", "") for p in picture.iter(f"{SVG}path") if p.get("fill") == colour), ""
-    )
+    return next((p.get("d", "") for p in picture.iter(f"{SVG}path") if p.get("fill") == colour), "")
 
 
 def test_models_that_were_resident_have_a_row_the_largest_first() -> None:

@@ -137,6 +137,16 @@ def test_in_strict_order_nobody_passes_who_came_before() -> None:
     assert strict.requests == 4
 
 
+def test_in_strict_order_a_refusal_lets_the_next_go_on() -> None:
+    models = [facts("a"), facts("huge", size=11)]
+    asks = [ask(0.0, "a", tokens=0), ask(1.0, "huge"), ask(1.5, "huge"), ask(1.9, "huge")]
+
+    report = simulate(trace(models, *asks), settings(order="fifo"))
+
+    assert report.refused == {"ModelTooLargeError": 3}
+    assert report.unanswered == 0
+
+
 def test_every_event_is_recorded_with_its_time() -> None:
     told: list[tuple[float, str]] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -29,12 +30,19 @@ def ask(http: httpx.Client, model: str, **fields: Any) -> str:
     return text
 
 
+def data_lines(response: httpx.Response) -> Iterator[str]:
+    """Yield the lines of a stream that carry data; others are empty, or comments on a wait."""
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            yield line
+
+
 def ask_streamed(http: httpx.Client, model: str, **fields: Any) -> list[str]:
     """Return the pieces of one streamed answer, which has to end as it should."""
     body = chat_body(model, stream=True, **fields)
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200, response.read()
-        data = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+        data = [line.removeprefix("data: ") for line in data_lines(response)]
     assert data.pop() == "[DONE]"
     deltas = [json.loads(each)["choices"][0]["delta"] for each in data]
     return [text for delta in deltas if (text := delta.get("content"))]

@@ -85,9 +85,7 @@ class Matrix:
         """Compare one load; None if llama.cpp cannot load the model with such options."""
         load = LoadOptions(use_mmap=False, **options)
         path = str(self.path(name))
-        answer = self._dry_runs.ask(
-            DryRunOrder(path=path, options=load, placement=Placement())
-        )
+        answer = self._dry_runs.ask(DryRunOrder(path=path, options=load, placement=Placement()))
         if answer is None or answer.memory is None:
             return None
         buffers = answer.memory.buffers

@@ -26,7 +26,6 @@ from llm_router_mw.types import (
     RouterEvent,
     RouterView,
     SleepLevel,
-    SlotView,
     Task,
     TextReply,
     Timings,
@@ -155,7 +154,7 @@ class FakeRouter:
         self.script_of_events: Sequence[RouterEvent | Callable[[], Awaitable[None]]] = ()
         self.drains = False
         """Whether unloading, or falling asleep, takes longer than the call."""
-        self.running_slots: tuple[SlotView, ...] = ()
+        self.running_tasks: tuple[Task, ...] = ()
         self.running = False
         self.starts = 0
         self.stops = 0
@@ -241,9 +240,9 @@ class FakeRouter:
     def overview(self) -> RouterView:
         return RouterView(models_max=4, models_autoload=True)
 
-    def slots(self, model: str) -> tuple[SlotView, ...]:
+    def tasks(self, model: str) -> tuple[Task, ...]:
         self._check(model)
-        return self.running_slots
+        return self.running_tasks
 
     async def load(self, model: str, *, wait: bool = True) -> None:
         self._check(model)

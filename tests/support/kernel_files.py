@@ -17,9 +17,9 @@ OTHER_MOUNTS = (
 )
 
 
-def write(root: Path, files: Mapping[str, str | int]) -> Path:
+def write(root: Path, *files: Mapping[str, str | int]) -> Path:
     """Write *files* (path → content) under *root* and return it."""
-    for name, content in files.items():
+    for name, content in (item for group in files for item in group.items()):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n" if isinstance(content, int) else content)

@@ -54,6 +54,8 @@ class Worker:
     """Whether it said that its load failed; its exit follows."""
     ready_at: float = 0.0
     idle_since: float = 0.0
+    reserved: Sizes = field(default_factory=dict)
+    """What it was given, or was measured to need."""
     low: dict[str, int] = field(default_factory=dict)
     """The least that it must be charged with, by pool."""
     high: dict[str, int] = field(default_factory=dict)
@@ -73,6 +75,9 @@ class Asked:
 
     event: events.Request
     since: float
+    named: tuple[tuple[InstanceKey, str], ...]
+    """What must be loaded for it, companions too, each with its model."""
+    wanted: frozenset[InstanceKey]
 
     @property
     def id(self) -> int:
@@ -122,7 +127,7 @@ class Lowered:
     """That were still out."""
     worker: Worker
     overdrawn: bool
-    """Whether more was held of some pool than there is for us."""
+    """Whether more was held of something than there is for us."""
 
 
 @dataclass(slots=True)
@@ -140,6 +145,8 @@ class Step:
     announced: list[actions.Announce] = field(default_factory=list)
     lost: list[Held] = field(default_factory=list)
     """Leases of a worker that crashed."""
+    waiting: tuple[Asked, ...] = ()
+    """Who waited before."""
     before: dict[InstanceKey, InstanceState] = field(default_factory=dict)
     """States of those with a worker, as everybody was told of them."""
 
@@ -209,23 +216,9 @@ class Book:
     def slots_taken(self) -> int:
         return sum(worker.takes_slot for worker in self.workers.values())
 
-    def named(self, asked: Asked) -> list[tuple[InstanceKey, str]]:
-        """Return what must be loaded for a request, companions too, each with its model."""
-        pairs = list(zip(asked.keys, asked.event.models, strict=True))
-        return pairs + [
-            (companion.instance, companion.model)
-            for model in asked.event.models
-            if model in self.terms
-            for companion in self.terms[model].companions
-        ]
-
-    def wanted_with(self, asked: Asked) -> set[InstanceKey]:
-        """Return what must be loaded for a request."""
-        return {key for key, _ in self.named(asked)}
-
     def wants(self, key: InstanceKey) -> list[Asked]:
         """Return the requests that wait for *key*."""
-        return [asked for asked in self.requests.values() if key in self.wanted_with(asked)]
+        return [asked for asked in self.requests.values() if key in asked.wanted]
 
     def deadline(self, asked: Asked) -> float:
         """Return when a request is refused that has no room by then."""
@@ -243,7 +236,7 @@ class Book:
         """Send *event*, and take in what comes back."""
         self.steps += 1
         self.trace.append((self.now, event))
-        step = Step(event, self.now)
+        step = Step(event, self.now, waiting=tuple(self.requests.values()))
         step.before = {key: self.state(key) for key in self.workers}
         self._take_in(event, step)
         step.actions = self.scheduler.decide(event, self.now)
@@ -254,7 +247,7 @@ class Book:
     def _take_in(self, event: events.Event, step: Step) -> None:
         match event:
             case events.Request():
-                self.requests[event.id] = Asked(event, self.now)
+                self.requests[event.id] = self._asked(event)
                 if not event.hold:
                     for key in event.instances:
                         self._forgive(key)
@@ -285,9 +278,12 @@ class Book:
                     worker = self.workers.get(key)
                     if worker is not None:
                         at_rest = worker.phase in ("ready", "asleep")
+                        if at_rest:
+                            worker.low = {
+                                pool: max(worker.reserved.get(pool, 0), seen.get(pool, 0))
+                                for pool in {*worker.reserved, *seen}
+                            }
                         for pool, size in seen.items():
-                            if at_rest:
-                                worker.low[pool] = max(worker.low.get(pool, 0), size)
                             worker.high[pool] = max(worker.high.get(pool, 0), size)
             case events.Catalogued():
                 self.terms = event.terms
@@ -332,6 +328,15 @@ class Book:
 
     # Events
 
+    def _asked(self, event: events.Request) -> Asked:
+        named = tuple(zip(event.instances, event.models, strict=True)) + tuple(
+            (companion.instance, companion.model)
+            for model in event.models
+            if model in self.terms
+            for companion in self.terms[model].companions
+        )
+        return Asked(event, self.now, named, frozenset(key for key, _ in named))
+
     def _current(self, key: InstanceKey, generation: int) -> Worker | None:
         worker = self.workers.get(key)
         return worker if worker is not None and worker.generation == generation else None
@@ -345,6 +350,7 @@ class Book:
         worker.ready_at = worker.idle_since = self.now
         self.trouble.pop(key, None)
         if measured is not None:
+            worker.reserved = measured
             worker.low = dict(measured)
             for pool, size in measured.items():
                 worker.high[pool] = max(size, worker.high.get(pool, 0))
@@ -372,11 +378,10 @@ class Book:
         if worker is None or worker.phase != "falling_asleep":
             return
         worker.phase = "asleep"
+        worker.reserved = event.measured or {}
+        worker.low = dict(worker.reserved)
         if event.measured is not None:
-            worker.low = dict(event.measured)
             worker.high = dict(event.measured)
-        else:
-            worker.low = {}
 
     def _exited(self, event: events.WorkerExited, step: Step) -> None:
         worker = self._current(event.instance, event.generation)
@@ -395,9 +400,7 @@ class Book:
 
     # Actions
 
-    def _start(
-        self, key: InstanceKey, generation: int, price: Price | None, step: Step
-    ) -> None:
+    def _start(self, key: InstanceKey, generation: int, price: Price | None, step: Step) -> None:
         if key in self.workers:
             raise Violation("one load", f"{key} was started though it has a worker")
         worker = Worker(generation, price, ready_at=self.now, idle_since=self.now)
@@ -405,7 +408,7 @@ class Book:
         names = {
             model
             for asked in self.requests.values()
-            for wanted, model in self.named(asked)
+            for wanted, model in asked.named
             if wanted == key
         }
         if isinstance(step.event, events.Predicted):
@@ -428,7 +431,7 @@ class Book:
         self.attached.setdefault(key, set()).update(
             model
             for asked in self.requests.values()
-            for wanted, model in self.named(asked)
+            for wanted, model in asked.named
             if wanted == key
         )
         if isinstance(step.event, events.Predicted):
@@ -460,6 +463,7 @@ class Book:
                 is_wake,
             )
         )
+        worker.reserved = needs
         worker.low = dict(needs)
         # A load that ran out of memory is charged a quarter more when it is tried again.
         tried = self.trouble.get(key)
@@ -475,7 +479,7 @@ class Book:
         worker = self.workers.get(key)
         if worker is None or worker.generation != action.generation:
             raise Violation("one load", f"{action} names a worker that does not run")
-        overdrawn = min(self.room(at_most=False).values(), default=0) < 0
+        overdrawn = self._is_overdrawn()
         leases = frozenset(worker.leases)
         step.lowered.append(Lowered(key, action, worker.phase, leases, worker, overdrawn))
         if isinstance(action, actions.Sleep):
@@ -484,6 +488,16 @@ class Book:
         elif worker.phase != "stopping":
             worker.is_lowered = worker.phase == "asleep"
             worker.phase = "stopping"
+
+    def _is_overdrawn(self) -> bool:
+        groups = [
+            group
+            for key, worker in self.workers.items()
+            if worker.takes_slot
+            for group in self.agreed(key).exclusive_groups
+        ]
+        short = min(self.room(at_most=False).values(), default=0) < 0
+        return short or len(groups) > len(set(groups))
 
     def _grant(self, request: int, leases: tuple[int, ...], step: Step) -> None:
         asked = self.requests.pop(request, None)

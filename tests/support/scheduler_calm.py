@@ -138,7 +138,7 @@ def _is_blocked(world: RandomWorld, request: int) -> bool:
     book = world.book
     asked = book.requests[request]
     pinned = any(book.agreed(key).pinned for key in book.workers)
-    several = len(book.wanted_with(asked)) > 1
+    several = len(asked.wanted) > 1
     short = any(
         all(
             any(
@@ -148,7 +148,7 @@ def _is_blocked(world: RandomWorld, request: int) -> bool:
             )
             for price in book.prices.get(key, ())
         )
-        for key in book.wanted_with(asked)
+        for key in asked.wanted
         if book.prices.get(key)
     )
     return pinned or several or short

@@ -136,7 +136,7 @@ def ready_is_granted_at_once(book: Book, step: Step) -> Iterable[str]:
                 yield f"request {asked.id} was granted {key}, which drains"
     if not book.closing:
         for asked in book.requests.values():
-            if all(book.state(key) is InstanceState.LOADED for key in book.wanted_with(asked)):
+            if all(book.state(key) is InstanceState.LOADED for key in asked.wanted):
                 yield f"request {asked.id} waits for what is loaded"
 
 
@@ -177,7 +177,7 @@ def one_that_waits_blocks_no_other(book: Book, step: Step) -> Iterable[str]:
                 beside.take(needs_of(book, other))
         good = [price for price in book.prices[key] if not price.placement.degraded]
         if any(beside.fits(key, price) for price in good):
-            alone = [asked for asked in book.wants(key) if len(book.wanted_with(asked)) == 1]
+            alone = [asked for asked in book.wants(key) if len(asked.wanted) == 1]
             if alone:
                 yield f"{key} waits though there is room for it"
 
@@ -196,7 +196,7 @@ def who_is_first_goes_first(book: Book, step: Step) -> Iterable[str]:
         asked = book.wants(key)
         if key in book.workers or not prices or _had_trouble(book, key):
             continue
-        if any(len(book.wanted_with(one)) > 1 for one in asked):
+        if any(len(one.wanted) > 1 for one in asked):
             continue
         theirs = book.wants(each.key)
         if not theirs or ranking(book, asked) >= ranking(book, theirs):
@@ -211,15 +211,16 @@ def who_is_first_goes_first(book: Book, step: Step) -> Iterable[str]:
 @_promise
 def no_more_are_evicted_than_needed(book: Book, step: Step) -> Iterable[str]:
     """Each victim is needed: without it, what waits would not fit."""
-    victims = [each for each in step.lowered if _is_victim(step, each)]
-    if not victims or isinstance(step.event, events.MemoryObserved):
+    victims = [each for each in step.lowered if _is_victim(step, each) and not each.overdrawn]
+    if not victims:
         return
     if any(_had_trouble(book, key) for key in stuck(book)) or step.announced_as("load_failed"):
         return
     for victim in victims:
-        # As if this one stayed as it was, and all others that leave were gone.
+        # As if this one stayed as it was, and all others that stop were gone.
         room = Room(book, at_most=False, but_leaving_are_gone=True)
-        room.take_worker(victim.key, victim.worker, was=victim.phase)
+        if victim.worker.phase == "stopping":
+            room.take_worker(victim.key, victim.worker, was=victim.phase)
         for key in stuck(book):
             room.take(needs_of(book, key))
         if not room.is_oversold:
@@ -256,7 +257,7 @@ def what_never_fits_is_refused_at_once(book: Book, step: Step) -> Iterable[str]:
                 yield f"request {asked.id} was refused as too large though it fits"
             if not failure.fields.get("devices"):
                 yield f"the refusal of request {asked.id} does not say what is lacking"
-            gone = [each.key for each in step.lowered if each.phase in ("ready", "asleep")]
+            gone = [each.key for each in step.lowered if _is_victim(step, each)]
             if not book.requests and gone:
                 yield f"{gone[0]} had to go for a request that never fits"
     if book.closing:
@@ -284,8 +285,8 @@ def nobody_waits_longer_than_allowed(book: Book, step: Step) -> Iterable[str]:
     gone = {each.key for each in step.lowered}
     for asked in book.requests.values():
         # What leaves in this step is missed in the next one.
-        if step.now >= book.deadline(asked) and not gone & book.wanted_with(asked):
-            states = {book.state(key) for key in book.wanted_with(asked)}
+        if step.now >= book.deadline(asked) and not gone & asked.wanted:
+            states = {book.state(key) for key in asked.wanted}
             if asked.event.timeout_seconds is not None or not states <= ON_ITS_WAY:
                 yield f"request {asked.id} waits since {asked.since} and is not refused"
 
@@ -320,7 +321,7 @@ def room_is_made_where_it_can_be(book: Book, step: Step) -> Iterable[str]:
     for key in stuck(book):
         if key in book.workers or key not in book.prices or _had_trouble(book, key):
             continue
-        if not any(len(book.wanted_with(asked)) == 1 for asked in book.wants(key)):
+        if not any(len(asked.wanted) == 1 for asked in book.wants(key)):
             continue
         room = Room(book, at_most=False)
         for other, worker in book.workers.items():
@@ -418,7 +419,7 @@ def idle_limits_are_kept(book: Book, step: Step) -> Iterable[str]:
     """The longest of those who share; the latest ``keep_alive`` goes before them."""
     for key, worker in book.workers.items():
         is_awake = worker.phase == "ready" and not worker.leases
-        if not is_awake and worker.phase != "asleep":
+        if (not is_awake and worker.phase != "asleep") or book.wants(key):
             continue
         due = idle_due(book, key, worker)
         if step.now > due and book.state(key) is not InstanceState.DRAINING:
@@ -455,7 +456,7 @@ def an_instance_ends_with_its_last_model(book: Book, step: Step) -> Iterable[str
         return
     left = book.attached.get(event.instance, set()) - {event.model}
     for each in step.lowered:
-        if left and each.key == event.instance:
+        if left and each.key == event.instance and not _is_victim(step, each):
             if step.now < idle_due(book, each.key, each.worker, phase=each.phase):
                 yield f"{event.instance} ended with {event.model} though {left} use it"
 
@@ -474,12 +475,12 @@ def the_timer_rings_in_time(book: Book, step: Step) -> Iterable[str]:
     oldest: dict[frozenset[InstanceKey], float] = {}
     for asked in book.requests.values():
         dues.append(book.deadline(asked))
-        wanted = frozenset(book.wanted_with(asked))
+        wanted = frozenset(asked.wanted)
         oldest[wanted] = min(asked.since, oldest.get(wanted, asked.since))
     dues += [since + book.limits.max_wait_seconds for since in oldest.values()]
     for key, worker in book.workers.items():
         if (worker.phase == "ready" and not worker.leases) or worker.phase == "asleep":
-            if book.state(key) is not InstanceState.DRAINING:
+            if book.state(key) is not InstanceState.DRAINING and not book.wants(key):
                 dues.append(idle_due(book, key, worker))
     ahead = [due for due in dues if step.now < due < float("inf")]
     if ahead and (book.timer is None or book.timer > min(ahead)):
@@ -490,8 +491,9 @@ def the_timer_rings_in_time(book: Book, step: Step) -> Iterable[str]:
 def a_guess_costs_nobody_anything(book: Book, step: Step) -> Iterable[str]:
     """A predicted model is loaded only into free room, and while nobody waits."""
     if isinstance(step.event, events.Predicted):
-        if step.lowered:
-            yield f"{step.lowered[0].key} had to go for a guess"
+        gone = [each.key for each in step.lowered if each.phase in ("ready", "asleep")]
+        if gone:
+            yield f"{gone[0]} had to go for a guess"
         if step.admitted and book.requests:
             yield f"{step.admitted[0].key} was loaded on a guess while others wait"
 
@@ -504,10 +506,10 @@ def the_queue_has_its_limits(book: Book, step: Step) -> Iterable[str]:
         yield f"{len(book.requests)} requests wait"
     for asked, failure in step.rejected:
         if failure.kind == "QueueFullError":
-            full = 0 < limits.max_queue <= len(book.requests)
+            full = 0 < limits.max_queue <= len(step.waiting)
             per_model = limits.max_queue_per_model
-            crowded = [key for key in asked.keys if 0 < per_model <= len(book.wants(key))]
-            if not full and not crowded:
+            most = max(sum(key in other.wanted for other in step.waiting) for key in asked.keys)
+            if not full and not 0 < per_model <= most:
                 yield f"request {asked.id} was refused though the queue is not full"
 
 
@@ -522,9 +524,7 @@ def nothing_happens_after_the_end(book: Book, step: Step) -> Iterable[str]:
         yield "a worker was left running"
 
 
-def idle_due(
-    book: Book, key: InstanceKey, worker: Worker, *, phase: str | None = None
-) -> float:
+def idle_due(book: Book, key: InstanceKey, worker: Worker, *, phase: str | None = None) -> float:
     """Return when an instance that nobody uses is to go down a step."""
     kept = book.keep_until.get(key)
     if kept:
@@ -533,9 +533,7 @@ def idle_due(
     limits = [terms.unload_idle_seconds]
     if (phase or worker.phase) == "ready":
         limits.append(terms.sleep_idle_seconds)
-    return min(
-        (worker.idle_since + limit for limit in limits if limit >= 0), default=float("inf")
-    )
+    return min((worker.idle_since + limit for limit in limits if limit >= 0), default=float("inf"))
 
 
 def _had_trouble(book: Book, key: InstanceKey) -> bool:
@@ -558,8 +556,3 @@ def _fits(sizes: Mapping[str, int], book: Book) -> bool:
         pool not in book.pools or size <= book.pools[pool].capacity_bytes
         for pool, size in sizes.items()
     )
-
-
-def requests_of(book: Book, key: InstanceKey) -> list[Asked]:
-    """Return the requests that wait for *key* alone."""
-    return [asked for asked in book.wants(key) if len(book.wanted_with(asked)) == 1]

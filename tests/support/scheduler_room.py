@@ -16,9 +16,7 @@ _WITHOUT_LIMIT = 10**9
 class Room:
     """What is left of everything; it may be taken and given back."""
 
-    def __init__(
-        self, book: Book, *, at_most: bool, but_leaving_are_gone: bool = False
-    ) -> None:
+    def __init__(self, book: Book, *, at_most: bool, but_leaving_are_gone: bool = False) -> None:
         self._book = book
         self.left: Counter[str] = Counter(
             {pool: reading.capacity_bytes for pool, reading in book.pools.items()}
@@ -26,10 +24,8 @@ class Room:
         self.left["slots"] = book.limits.models_max or _WITHOUT_LIMIT
         self.left["workers"] = book.limits.workers_max or _WITHOUT_LIMIT
         for key, worker in book.workers.items():
-            if not but_leaving_are_gone or worker.phase not in ("stopping", "falling_asleep"):
+            if not but_leaving_are_gone or worker.phase != "stopping":
                 self._add(key, worker, worker.low if at_most else worker.high, -1, worker.phase)
-            elif worker.phase == "falling_asleep":
-                self.left["workers"] -= 1
 
     @classmethod
     def as_admitted(cls, book: Book, admitted: Admitted) -> Room:
@@ -103,7 +99,9 @@ def _needs(book: Book, key: InstanceKey, sizes: Iterable[Mapping[str, int]]) -> 
     if tried is not None and tried.second_chance:
         needs = {pool: size * 5 // 4 + 1 for pool, size in needs.items()}
     needs["slots"] = needs["workers"] = 1
-    names = {name for asked in book.wants(key) for wanted, name in book.named(asked) if wanted == key}
+    names = {
+        name for asked in book.wants(key) for wanted, name in asked.named if wanted == key
+    }
     for name in names | book.attached.get(key, set()):
         if name in book.terms:
             for group in book.terms[name].exclusive_groups:
@@ -116,7 +114,7 @@ def stuck(book: Book) -> dict[InstanceKey, None]:
     return {
         key: None
         for asked in book.requests.values()
-        for key in book.wanted_with(asked)
+        for key in asked.wanted
         if book.state(key) not in _AHEAD
     }
 

@@ -53,7 +53,9 @@ def play(
     return world
 
 
-def shortest(script: Script, mix: Mix, promises: Sequence[Promise] = ALL, *, crowd: bool = False) -> Script:
+def shortest(
+    script: Script, mix: Mix, promises: Sequence[Promise] = ALL, *, crowd: bool = False
+) -> Script:
     """Return *script* without the moves that are not needed to break what it breaks."""
     wanted = _broken(script, mix, promises, crowd)
     assert wanted is not None, "the script breaks nothing"

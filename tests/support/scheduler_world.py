@@ -107,14 +107,14 @@ class RandomWorld:
 
     # What may happen to workers, by the phase that they are in
 
-    def finish_load(self, key: InstanceKey, worker: Worker, measured: Mapping[str, int] | None) -> None:
+    def finish_load(
+        self, key: InstanceKey, worker: Worker, measured: Mapping[str, int] | None
+    ) -> None:
         kind = events.Loaded if worker.phase == "loading" else events.Woke
         self.feed(kind(instance=key, generation=worker.generation, measured=measured))
 
     def exit(self, key: InstanceKey, worker: Worker, reason: str = "it ended") -> None:
-        self.feed(
-            events.WorkerExited(instance=key, generation=worker.generation, reason=reason)
-        )
+        self.feed(events.WorkerExited(instance=key, generation=worker.generation, reason=reason))
 
     def fall_asleep(
         self, key: InstanceKey, worker: Worker, measured: Mapping[str, int] | None
@@ -132,9 +132,7 @@ class RandomWorld:
         return True
 
     def _ask_several(self, choices: Choices) -> bool:
-        wanted = {
-            kind.key: kind for kind in (choices.pick(self.setup.models) for _ in range(2))
-        }
+        wanted = {kind.key: kind for kind in (choices.pick(self.setup.models) for _ in range(2))}
         self._request_as(choices, list(wanted.values()))
         return True
 
@@ -306,13 +304,14 @@ class RandomWorld:
     ) -> None:
         """Let the pools be seen, and what the workers *seen* hold."""
         pools = {
-            pool: PoolReading(
-                total_bytes=POOL_SIZE, free_bytes=POOL_SIZE - others, margin_bytes=5
-            )
+            pool: PoolReading(total_bytes=POOL_SIZE, free_bytes=POOL_SIZE - others, margin_bytes=5)
             for pool, others in self.others.items()
         }
         held = {
-            key: {pool: size * (choices or Choices(b"")).pick((4, 3, 5)) // 4 for pool, size in worker.low.items()}
+            key: {
+                pool: size * (choices or Choices(b"")).pick((4, 3, 5)) // 4
+                for pool, size in worker.low.items()
+            }
             for key, worker in seen
         }
         self.feed(events.MemoryObserved(pools=pools, instances=held))

@@ -88,10 +88,7 @@ class World:
     def memory(self, *, margin: int = 0, others: int = 0, **totals: int) -> list[str]:
         """Let the pools be seen, each with its capacity."""
         return self.observe(
-            {
-                pool: reading(total, others=others, margin=margin)
-                for pool, total in totals.items()
-            }
+            {pool: reading(total, others=others, margin=margin) for pool, total in totals.items()}
         )
 
     def observe(

@@ -452,14 +452,17 @@ _PLANS: dict[str, Callable[[], _Plan]] = {
     "bge-m3": lambda: _bert(250_002, 24, 1024, 4096, 16, 8192),
     "phi3-14b": lambda: _phi3(40, 5120, 17_920, 40, 10),
     "lfm2-1.2b": lambda: _lfm2(2048, 8192, 32),
+    "broken": lambda: _dense("llama", 32_000, 2, 1536, 4096, 12, 8),
 }
-SPARSE_MODELS = tuple(_PLANS)
+BROKEN = "broken"
+"""Name of one that llama.cpp aborts on: its heads cannot share their keys."""
+SPARSE_MODELS = tuple(name for name in _PLANS if name != BROKEN)
 """What can be written: fifteen architectures, from 20 million to 671 billion weights."""
 ENCODERS = frozenset({"minilm", "bge-m3"})
 """Those that give embeddings only."""
 
 
 def write_sparse_model(path: Path, name: str) -> Path:
-    """Write the model *name* of :data:`SPARSE_MODELS` and return its path."""
+    """Write the model *name*, of :data:`SPARSE_MODELS` or ``BROKEN``, and return its path."""
     _PLANS[name]().write(path)
     return path

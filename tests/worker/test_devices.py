@@ -14,9 +14,8 @@ COMMAND = [sys.executable, "-P", "-m", "llm_router_mw.worker.devices"]
 
 def test_it_prints_the_devices_as_json() -> None:
     result = subprocess.run(COMMAND, capture_output=True, check=True)
-    for device in msgspec.json.decode(result.stdout, type=list[Device]):
-        assert device.id
-        assert device.kind != "host"
+    found = msgspec.json.decode(result.stdout, type=list[Device])
+    assert all(device.id and device.kind != "host" for device in found)
 
 
 def test_what_a_driver_prints_is_no_part_of_the_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from llm_router_mw.worker import memory
 def test_freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     trimmed: list[int] = []
     library = SimpleNamespace(malloc_trim=trimmed.append)
-    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     memory.give_back()
     assert trimmed == [0]
@@ -21,7 +22,7 @@ def test_freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("platform", ["darwin", "win32", "linux"])
 def test_other_c_libraries_are_told_nothing(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    monkeypatch.setattr(memory.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     memory.give_back()
 

@@ -12,7 +12,16 @@ from llm_router_mw.api.demand import model_name
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.errors import AvailabilityError, ModelNotFoundError
 from llm_router_mw.protocols import RouterContract
-from llm_router_mw.types import InstanceState, ModelView, Sampling, SlotView
+from llm_router_mw.types import (
+    ChatTask,
+    CompletionTask,
+    EmbedTask,
+    InstanceState,
+    ModelView,
+    RerankTask,
+    Sampling,
+    Task,
+)
 
 REDACTED = ""
 """Stands for what only the admin key shows."""
@@ -31,14 +40,17 @@ async def props(connection: Connection, router: RouterContract, settings: APISet
 async def slots(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``GET /slots?model=``: what the model works on; prompts are for the admin key only."""
     view = _view(router, model_name(connection.query("model")))
-    running = router.slots(view.id)
+    running = router.tasks(view.id)
     free = max(0, _slot_count(view) - len(running))
     if connection.query("fail_on_no_slot") and not free:
         raise AvailabilityError("no slot available; ask again later")
     detailed = may_manage(connection.scope, settings)
-    busy = [_busy_slot(view, slot, detailed) for slot in running]
-    idle = [_slot(view, len(running) + number, is_processing=False) for number in range(free)]
-    await connection.json(busy + idle)
+    found = [_slot(view, number) for number in range(len(running) + free)]
+    for slot, task in zip(found, running, strict=False):
+        slot["is_processing"] = True
+        if detailed:
+            slot["prompt"] = _prompt(task)
+    await connection.json(found)
 
 
 def _view(router: RouterContract, name: str) -> ModelView:
@@ -93,15 +105,18 @@ def _n_ctx(view: ModelView) -> int:
     return total if view.model.options.kv_unified else total // _slot_count(view)
 
 
-def _slot(view: ModelView, number: int, *, is_processing: bool) -> dict[str, Any]:
-    return {
-        "id": number,
-        "n_ctx": _n_ctx(view),
-        "speculative": False,
-        "is_processing": is_processing,
-    }
+def _slot(view: ModelView, number: int) -> dict[str, Any]:
+    return {"id": number, "n_ctx": _n_ctx(view), "speculative": False, "is_processing": False}
 
 
-def _busy_slot(view: ModelView, slot: SlotView, detailed: bool) -> dict[str, Any]:
-    prompt = {"prompt": slot.prompt} if detailed else {}
-    return {**_slot(view, slot.id, is_processing=True), **prompt}
+def _prompt(task: Task) -> Any:
+    """Return what was asked, as it was asked."""
+    match task:
+        case ChatTask():
+            return task.messages
+        case CompletionTask():
+            return task.prompt
+        case EmbedTask():
+            return task.inputs
+        case RerankTask():
+            return {"query": task.query, "documents": task.documents}

@@ -134,7 +134,7 @@ _FLAGS = (
         "-ncmoe",
         "--n-cpu-moe",
         "n_cpu_moe",
-        type=click.IntRange(0, 2**31 - 1),
+        type=click.IntRange(0, 512),
         default=0,
         show_default=True,
         help="Keep the experts of the first so many layers on the host.",

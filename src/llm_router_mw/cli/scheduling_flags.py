@@ -136,6 +136,7 @@ _FLAGS = (
         help="What sleep frees: the context, or the weights too.",
     ),
     _seconds("--unload-idle-seconds", -1.0, "Idle time after which its process ends; -1: never."),
+    _seconds("--worker-stall-seconds", 120.0, "Silence of a busy worker after which it is ended."),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -21,7 +21,7 @@ from llm_router_mw.simulator.generate import KINDS, generate
 from llm_router_mw.simulator.machine import Machine
 from llm_router_mw.simulator.picture import draw
 from llm_router_mw.simulator.replay import replay, told
-from llm_router_mw.simulator.report import Report, summary, table
+from llm_router_mw.simulator.report import Report, comparison, summary, table
 from llm_router_mw.simulator.residence import Residence
 from llm_router_mw.simulator.run import Settings, simulate
 from llm_router_mw.simulator.trace import Trace, read_trace, trace_lines
@@ -45,15 +45,18 @@ _NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--requests", type=click.IntRange(1), default=2000, show_default=True, help="To make."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is made.")
-@click.option(
-    "--models", type=click.IntRange(2, 10_000), help="To make, for all kinds but agent."
-)
+@click.option("--models", type=click.IntRange(2, 10_000), help="To make, for all kinds but agent.")
 @click.option("--write-trace", type=_NEW_FILE, help="Write the made trace there and do no more.")
 @click.option(
     "--events", "event_file", type=_FILE, help="Replay recorded events and print what is decided."
 )
 @click.option(
-    "--policy", default="lru", show_default=True, help="Name of a registered eviction policy."
+    "--policy",
+    "policies",
+    multiple=True,
+    default=["lru"],
+    show_default=True,
+    help="Name of a registered eviction policy; repeatable, to compare some.",
 )
 @click.option(
     "--devices",
@@ -130,7 +133,7 @@ def simulate_command(
     models: int | None,
     write_trace: Path | None,
     event_file: Path | None,
-    policy: str,
+    policies: tuple[str, ...],
     devices: str,
     margin_mib: int,
     picture: Path | None,
@@ -155,10 +158,13 @@ def simulate_command(
                 raise click.UsageError("--write-trace needs --generate")
             _write(generate(kind, requests, seed, models), write_trace)
         else:
-            settings = _settings(machine, _policy(policy), rules)
-            with _opened(trace, kind, requests, seed, models) as played:
-                report = _play(played, settings, picture)
-            _show(report, as_json=as_json)
+            if picture is not None and len(policies) > 1:
+                raise click.UsageError("--picture shows one policy; name only one")
+            reports = []
+            for chosen in [_policy(name) for name in policies]:
+                with _opened(trace, kind, requests, seed, models) as played:
+                    reports.append(_play(played, _settings(machine, chosen, rules), picture))
+            _show(reports, as_json=as_json)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
 
@@ -208,12 +214,15 @@ def _play(trace: Trace, settings: Settings, picture: Path | None) -> Report:
     return report
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def _show(reports: Sequence[Report], *, as_json: bool) -> None:
+    """Print the figures, the summaries last: on stderr where stdout is for a program."""
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        figures = reports[0] if len(reports) == 1 else reports
+        click.echo(msgspec.json.format(msgspec.json.encode(figures)).decode())
     else:
-        click.echo(table(report))
-    click.echo(summary(report), err=as_json)
+        click.echo(table(reports[0]) if len(reports) == 1 else comparison(reports))
+    for report in reports:
+        click.echo(summary(report), err=as_json)
 
 
 def _write(trace: Trace, file: Path) -> None:

@@ -72,7 +72,10 @@ def device_pointers() -> dict[str, int]:
 
     Of several backends that see the same card, the first counts: as it does for llama.cpp.
     """
-    return {_device(found).id: pointer for pointer, found in reversed(tuple(_gpus()))}
+    pointers: dict[str, int] = {}
+    for pointer, found in _gpus():
+        pointers.setdefault(_device(found).id, pointer)
+    return pointers
 
 
 def buffer_types() -> dict[str, int]:

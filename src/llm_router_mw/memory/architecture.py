@@ -45,8 +45,10 @@ class Architecture(Struct, frozen=True, kw_only=True):
     recurrence: Recurrence = "none"
     n_layer_with_kv: int | None = None
     """Layers from the first on that have a cache of their own; later ones share theirs."""
-    has_fused_gate: bool = False
-    """Whether one matrix gives the gate and the values of the feed-forward network."""
+    n_streams: int = 0
+    """Further copies of the residual stream that live through all phases."""
+    has_flash_attention: bool = True
+    """Whether llama.cpp computes it with flash attention at all."""
     has_gated_query: bool = False
     """Whether the queries are computed together with a gate of their size."""
 
@@ -91,15 +93,33 @@ _ARCHITECTURES: dict[str, Architecture] = {
                 "granitemoe",
                 "grok",
             ],
-            *["hunyuan-dense", "hunyuan-moe", "internlm2", "llama", "minicpm", "minicpm3"],
-            *["mistral3", "mpt", "nemotron", "olmo", "olmoe", "openelm", "orion", "phi2"],
+            *[
+                "hunyuan-dense",
+                "hunyuan-moe",
+                "internlm2",
+                "llama",
+                "minicpm",
+                "minicpm3",
+                "minimax-m2",
+            ],
+            *[
+                "mistral3",
+                "mpt",
+                "nemotron",
+                "olmo",
+                "olmoe",
+                "openelm",
+                "orion",
+                "phi2",
+                "phi3",
+                "phimoe",
+            ],
             *["plamo", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl"],
             *["qwen3vlmoe", "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "deci"],
             *["starcoder2", "xverse"],
         ],
         _PLAIN,
     ),
-    **dict.fromkeys(["phi3", "phimoe"], Architecture(has_fused_gate=True)),
     **dict.fromkeys(
         [
             *["bert", "eurobert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"],
@@ -107,16 +127,16 @@ _ARCHITECTURES: dict[str, Architecture] = {
         ],
         _ENCODER,
     ),
-    **dict.fromkeys(
-        ["dream", "gemma-embedding", "llada", "llada-moe", "rnd1"], Architecture(is_encoder=True)
-    ),
+    **dict.fromkeys(["dream", "llada", "llada-moe", "rnd1"], Architecture(is_encoder=True)),
+    "gemma-embedding": Architecture(is_encoder=True, scores_embeddings=False),
+    "grok": Architecture(has_flash_attention=False),
     **dict.fromkeys(["afmoe", "cohere2", "mellum", "muse-glimmer", "olmo2"], _windowed(4)),
     "cohere2moe": _windowed(4, dense_first=True),
     "exaone-moe": _windowed(4, 128),
     "exaone4": _windowed(4, 4096, only_n_layer=64),
     "gemma2": _windowed(2, 4096),
     "gemma3": _windowed(6),
-    "gemma3n": Architecture(window=Window(period=5), n_layer_with_kv=20),
+    "gemma3n": Architecture(window=Window(period=5), n_layer_with_kv=20, n_streams=9),
     "gpt-oss": _windowed(2),
     "laguna": _windowed(4, dense_first=True),
     "llama4": _windowed(4, 8192, is_fixed=True),

@@ -36,7 +36,7 @@ def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
         groups = _groups((root / "proc/self/cgroup").read_text())
     except OSError:
         return []
-    found = []
+    found: list[MemoryLimit] = []
     for mount in mounts:
         if mount.kind in groups:
             for folder in _folders(mount, groups[mount.kind], root):

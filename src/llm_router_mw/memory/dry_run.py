@@ -105,7 +105,17 @@ class DryRunEstimator:
             notes=(memory.note,) if memory.note else (),
         )
 
-    def _memory(self, file: ModelFile, model: Model, placement: Placement) -> MeasuredMemory | None:
+    def prepare(self, model: Model, placement: Placement) -> None:
+        """Find out now, for the next :meth:`estimate`, what *model* needs in *placement*.
+
+        Raises:
+            ModelFileError: its file is missing or is no language model.
+        """
+        self._memory(self._files.read(model), model, placement, run=True)
+
+    def _memory(
+        self, file: ModelFile, model: Model, placement: Placement, *, run: bool
+    ) -> MeasuredMemory | None:
         key = (file.identity, model.options, placement, llama_build(self._environ))
         with self._lock:
             answer = self._answers.get(key)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from llm_router_mw.errors import ModelFileError
 from llm_router_mw.gguf import GGUFArray, GGUFHeader
 from llm_router_mw.memory.architecture import Architecture, architecture
+from llm_router_mw.memory.feed_forward import FeedForward, read_feed_forwards
 
 MAX_LAYERS = 512
 """llama.cpp takes no more."""
@@ -33,11 +34,7 @@ class Hyperparameters(Struct, frozen=True, kw_only=True):
     head_k: tuple[int, ...]
     """Size of a head's key."""
     head_v: tuple[int, ...]
-    n_ff: tuple[int, ...]
-    n_ff_exp: tuple[int, ...]
-    """Feed-forward size of one expert."""
-    n_ff_shared: int
-    """Feed-forward size of all experts that every token goes through."""
+    feed_forward: tuple[FeedForward, ...]
     n_expert: int
     n_expert_used: tuple[int, ...]
     is_swa: tuple[bool, ...]
@@ -104,8 +101,8 @@ class _Keys:
         return items + (False,) * (count - len(items))
 
 
-def read_hyperparameters(header: GGUFHeader) -> Hyperparameters:
-    """Return the shape of the model whose first file has *header*.
+def read_hyperparameters(header: GGUFHeader, *more: GGUFHeader) -> Hyperparameters:
+    """Return the shape of the model whose files have *header*, the first, and *more*.
 
     Raises:
         ModelFileError: the file says nothing of its architecture, or impossible things.
@@ -144,9 +141,7 @@ def read_hyperparameters(header: GGUFHeader) -> Hyperparameters:
         n_head_kv=n_head_kv,
         head_k=head_k,
         head_v=head_v,
-        n_ff=n_ff,
-        n_ff_exp=keys.numbers("expert_feed_forward_length", n_all) or _of_experts(keys, n_ff),
-        n_ff_shared=_shared(keys),
+        feed_forward=read_feed_forwards([header, *more], n_all) or _described(keys, n_ff),
         n_expert=keys.number("expert_count"),
         n_expert_used=keys.numbers("expert_used_count", n_all) or (0,) * n_all,
         is_swa=is_swa,
@@ -172,15 +167,17 @@ def _n_vocab(header: GGUFHeader, keys: _Keys) -> int:
     return tokens.length if isinstance(tokens, GGUFArray) else keys.number("vocab_size")
 
 
-def _of_experts(keys: _Keys, n_ff: tuple[int, ...]) -> tuple[int, ...]:
-    """Some older files give the size of an expert as that of the layer."""
-    return n_ff if keys.number("expert_count") else (0,) * len(n_ff)
-
-
-def _shared(keys: _Keys) -> int:
+def _described(keys: _Keys, n_ff: Sequence[int]) -> tuple[FeedForward, ...]:
+    """Return what the metadata says of the networks, for files without them."""
+    n_all = len(n_ff)
+    sizes = n_ff if keys.number("expert_count") else (0,) * n_all
     one = keys.number("expert_feed_forward_length")
-    return keys.number(
-        "expert_shared_feed_forward_length", keys.number("expert_shared_count") * one
+    shared = keys.number("expert_shared_feed_forward_length")
+    shared = shared or keys.number("expert_shared_count") * one
+    experts = keys.numbers("expert_feed_forward_length", n_all) or sizes
+    return tuple(
+        FeedForward(n_ff=size, n_ff_exp=expert, n_ff_shared=shared)
+        for size, expert in zip(n_ff, experts, strict=True)
     )
 
 

@@ -25,6 +25,8 @@ class Ledger:
         self._capacity: dict[str, int] = {}
         self._charged: dict[str, int] = {}
         self._charges: dict[InstanceKey, Amounts] = {}
+        self._reserved: dict[InstanceKey, Amounts] = {}
+        """What each instance is charged with at least."""
         self._readings: dict[str, PoolReading] = {}
 
     # What there is
@@ -55,6 +57,19 @@ class Ledger:
 
     def charge(self, instance: InstanceKey, amounts: Amounts) -> None:
         """Charge *instance* with *amounts*, and with nothing else."""
+        if amounts:
+            self._reserved[instance] = amounts
+        else:
+            self._reserved.pop(instance, None)
+        self._set(instance, amounts)
+
+    def see(self, instance: InstanceKey, held: Amounts) -> None:
+        """Charge *instance* with what it was seen to hold, where that is more than reserved."""
+        reserved = self._reserved.get(instance, _NOTHING)
+        more = {pool: size for pool, size in held.items() if size > reserved.get(pool, 0)}
+        self._set(instance, {**reserved, **more})
+
+    def _set(self, instance: InstanceKey, amounts: Amounts) -> None:
         charged = self._charged
         for resource, amount in self._charges.get(instance, _NOTHING).items():
             charged[resource] -= amount

@@ -3,11 +3,13 @@
 Two routers that each see the same free memory would both take it. So whoever looks at a pool in
 order to take from it holds the pool's lock file until what was taken can be seen by others, and
 says beside it how much is on its way. Locks and reservations are the kernel's file locks: they end
-with the process that holds them, however that ends.
+with the process that holds them, however that ends. Where files cannot be locked (Windows, or no
+directory that is private) routers are not coordinated, which is said once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
@@ -21,12 +23,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from llm_router_mw.errors import ConfigError
-
 try:
     import fcntl
 except ImportError:  # Windows: routers are not coordinated there
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("llm_router_mw.memory")
 
 _NAME = "llm-router-mw"
 _LOCK, _RESERVATION, _DRAFT = ".lock", ".reservation", ".draft"
@@ -49,13 +51,9 @@ class MachineLock:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        """Meet the others in *directory*, which is made if it does not exist.
-
-        Raises:
-            ConfigError: it cannot be made, is somebody else's, or others may write to it.
-        """
+        """Meet the others in *directory*, which is made if it does not exist."""
         self._directory = runtime_directory() if directory is None else directory
-        _make_private(self._directory)
+        self._warned = False
         # Numbers of processes are not unique where containers share the directory.
         self._token = secrets.token_hex(8)
         self._numbers = count()
@@ -67,14 +65,17 @@ class MachineLock:
 
         Holds of the same router do not exclude each other: its own ledger does that.
         """
-        _make_private(self._directory)  # somebody may have tidied up
         taken: list[str] = []
-        # In one order for everybody, so that two cannot have half each for ever.
-        for pool in sorted(set(pools)):
-            if not self._take(pool):
-                self._give_back(taken)
-                return None
-            taken.append(pool)
+        try:
+            _make_private(self._directory)  # each time: somebody may have tidied up
+            # In one order for everybody, so that two cannot have half each for ever.
+            for pool in sorted(set(pools)):
+                if not self._take(pool):
+                    self._give_back(taken)
+                    return None
+                taken.append(pool)
+        except OSError as error:
+            self._warn(error)
         return Hold(self, taken)
 
     def pending(self) -> dict[str, int]:
@@ -85,10 +86,14 @@ class MachineLock:
         found: dict[str, int] = {}
         if fcntl is None:
             return found
-        for file in self._directory.glob(f"*{_RESERVATION}"):
-            if not file.name.startswith(self._token):
-                for pool, n_bytes in _reserved(file).items():
-                    found[pool] = found.get(pool, 0) + n_bytes
+        try:
+            _make_private(self._directory)
+            for file in self._directory.glob(f"*{_RESERVATION}"):
+                if not file.name.startswith(self._token):
+                    for pool, n_bytes in _reserved(file).items():
+                        found[pool] = found.get(pool, 0) + n_bytes
+        except OSError as error:
+            self._warn(error)
         return found
 
     def _take(self, pool: str) -> bool:
@@ -110,6 +115,24 @@ class MachineLock:
             else:
                 del self._held[pool]
                 os.close(descriptor)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned and fcntl is not None:
+            self._warned = True
+            logger.warning(
+                "several routers on this machine might take the same memory: %s; set "
+                "XDG_RUNTIME_DIR to a directory that only this user may use",
+                error,
+            )
+
+    def _published(self, bytes_by_pool: Mapping[str, int]) -> list[tuple[int, Path]]:
+        """Return the reservation that was made; none where it could not be."""
+        try:
+            _make_private(self._directory)
+            return [self._publish(bytes_by_pool)]
+        except OSError as error:
+            self._warn(error)
+            return []
 
     def _publish(self, bytes_by_pool: Mapping[str, int]) -> tuple[int, Path]:
         file = self._directory / f"{self._token}-{next(self._numbers)}{_RESERVATION}"
@@ -144,7 +167,7 @@ class Hold:
     def reserve(self, bytes_by_pool: Mapping[str, int]) -> None:
         """Let other routers know that so much is on its way; replaces what was said before."""
         before = self._reservations
-        self._reservations = [self._lock._publish(bytes_by_pool)]
+        self._reservations = self._lock._published(bytes_by_pool)
         _withdraw(before)
 
     def unlock(self) -> None:
@@ -166,24 +189,15 @@ def _withdraw(reservations: Iterable[tuple[int, Path]]) -> None:
 
 
 def _make_private(directory: Path) -> None:
-    """Make *directory*, and see to it that nobody else may use it; raises ConfigError."""
-    try:
-        with suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-        about = directory.lstat()
-    except OSError as error:
-        raise ConfigError(
-            f"the directory where routers of one user meet cannot be made: {error}; set "
-            "XDG_RUNTIME_DIR to one that exists"
-        ) from error
+    """Make *directory*; raises OSError if that is impossible, or if others may use it."""
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    about = directory.lstat()
     if fcntl is None:
         return
     shared = about.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or shared:
-        raise ConfigError(
-            f"{str(directory)!r}, where routers of one user meet, is not a directory that only "
-            "this user may use; remove it, or set XDG_RUNTIME_DIR to another place"
-        )
+        raise PermissionError(f"{str(directory)!r} is not a directory that only this user may use")
 
 
 def _reserved(file: Path) -> dict[str, int]:
@@ -198,6 +212,8 @@ def _reserved(file: Path) -> dict[str, int]:
             return {}
         with os.fdopen(os.dup(descriptor), "rb") as content:
             return _decoder.decode(content.read())
+    except msgspec.MsgspecError:
+        return {}  # of a version that says it in another way
     finally:
         os.close(descriptor)
 

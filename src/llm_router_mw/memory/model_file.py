@@ -72,5 +72,5 @@ class ModelFiles:
         if known is not None:
             return known
         headers = read_headers(model.path)
-        shape = read_hyperparameters(headers[0])
+        shape = read_hyperparameters(*headers)
         return self._known.put(identity, ModelFile(identity=identity, headers=headers, shape=shape))

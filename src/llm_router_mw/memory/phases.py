@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from llm_router_mw.gguf import GGML_TYPE_NUMBERS
+from llm_router_mw.memory.feed_forward import FeedForward, Gate
 from llm_router_mw.memory.hyperparameters import Hyperparameters
 from llm_router_mw.memory.resolved_context import ResolvedContext, row_bytes
 
@@ -57,10 +58,11 @@ def layer_needs(model: Hyperparameters, context: ResolvedContext, layer: int) ->
         yield _attention(model, context, layer)
     if model.is_recurrent[layer]:
         yield _recurrence(model, context)
-    if model.n_expert and model.n_expert_used[layer]:
-        yield _experts(model, context, layer)
-    if model.n_ff[layer]:
-        yield _feed_forward(model, context, layer)
+    network = model.feed_forward[layer]
+    if network.n_ff_exp:
+        yield _experts(model, context, network, model.n_expert_used[layer])
+    if network.n_ff:
+        yield _feed_forward(model, context, network)
 
 
 def _has(model: Hyperparameters, *, swa: bool) -> bool:
@@ -94,9 +96,9 @@ def _attention(model: Hyperparameters, context: ResolvedContext, layer: int) -> 
         keys_values = model.n_embd_k[layer] + model.n_embd_v[layer]
         per_token = 3 * n_embd + 2 * query + keys_values
         most = per_token + 2 * keys_values + n_embd
-    if not context.has_flash_attention:
-        per_token += cells * heads
-        most += cells * heads
+    extra = model.architecture.n_streams * n_embd
+    extra += 0 if context.has_flash_attention else cells * heads
+    per_token, most = per_token + extra, most + extra
     return Need(_FLOAT_BYTES * tokens * per_token + copies, _FLOAT_BYTES * tokens * most + copies)
 
 
@@ -121,37 +123,49 @@ def _converted_bytes(
 def _recurrence(model: Hyperparameters, context: ResolvedContext) -> Need:
     inner, n_embd = model.inner_size, model.n_embd
     convolved = inner + 2 * model.n_group * model.state_size
-    is_delta_net = model.architecture.recurrence == "interval"
-    residuals = 2 if is_delta_net else 3
-    per_token = residuals * n_embd + 2 * inner + 3 * convolved + 2 * model.time_step_rank
-    if not inner:  # a short convolution, or another kind of linear attention
-        per_token = 10 * n_embd
-    copies = 2 if is_delta_net else 1
-    states = context.n_seq_max * (model.n_embd_r + copies * model.n_embd_s)
+    states = context.n_seq_max * (model.n_embd_r + model.n_embd_s)
+    if model.architecture.recurrence == "interval":  # a gated delta net
+        per_token = 2 * (n_embd + inner + convolved + model.time_step_rank)
+        most = per_token + n_embd + 2 * convolved
+        states += context.n_seq_max * model.n_embd_s
+    elif inner:
+        per_token = 3 * n_embd + 2 * inner + 3 * convolved + 2 * model.time_step_rank
+        most = per_token + convolved
+    elif model.n_embd_s:  # RWKV and its like
+        per_token, most = 20 * n_embd, 28 * n_embd
+    else:  # a short convolution
+        per_token, most = 10 * n_embd, 12 * n_embd
+    tokens = context.n_tokens
     return Need(
-        _FLOAT_BYTES * (context.n_tokens * per_token + states),
-        _FLOAT_BYTES * (context.n_tokens * (per_token + convolved) + 2 * states),
+        _FLOAT_BYTES * (tokens * per_token + states), _FLOAT_BYTES * (tokens * most + 2 * states)
     )
 
 
-def _feed_forward(model: Hyperparameters, context: ResolvedContext, layer: int) -> Need:
-    n_embd, n_ff = model.n_embd, model.n_ff[layer]
+def _feed_forward(model: Hyperparameters, context: ResolvedContext, network: FeedForward) -> Need:
+    n_embd, n_ff = model.n_embd, network.n_ff
     tokens = _FLOAT_BYTES * context.n_tokens
+    streams = model.architecture.n_streams * n_embd
+    most = streams + 5 * n_embd + 3 * n_ff
     if model.architecture.is_encoder and not model.architecture.has_output:
-        return Need(tokens * (3 * n_embd + n_ff), tokens * (4 * n_embd + 3 * n_ff))
+        inner = n_ff if network.gate is Gate.NONE else 5 * n_ff // 2
+        return Need(tokens * (3 * n_embd + inner), tokens * most)
     # The values' type decides whether a block stays free that the next layer fits into.
-    spare = 1 if context.type_v in _HALVES and not model.architecture.has_fused_gate else 0
-    return Need(tokens * ((3 + spare) * n_embd + 3 * n_ff), tokens * (5 * n_embd + 3 * n_ff))
+    residuals = 4 if context.type_v in _HALVES and network.gate is not Gate.FUSED else 3
+    inner = n_ff if network.gate is Gate.NONE else 3 * n_ff
+    return Need(tokens * (streams + residuals * n_embd + inner), tokens * most)
 
 
-def _experts(model: Hyperparameters, context: ResolvedContext, layer: int) -> Need:
-    n_embd, used = model.n_embd, model.n_expert_used[layer]
+def _experts(
+    model: Hyperparameters, context: ResolvedContext, network: FeedForward, used: int
+) -> Need:
+    n_embd, n_ff = model.n_embd, network.n_ff_exp
     tokens = _FLOAT_BYTES * context.n_tokens
-    n_ff = model.n_ff_exp[layer]
-    shared = 3 if model.n_ff_shared else 0
-    spare = 3 if context.type_v in _HALVES else 2
-    per_token = 2 * n_embd * used + n_ff * used
+    shared = 3 if network.n_ff_shared else 0
+    residuals = 3 if context.type_v in _HALVES else 2
+    # While the experts compute, and while what they gave is weighed and added up.
+    computing = 3 * n_ff * used + n_embd
+    adding = 2 * n_embd * used + n_ff * used
     return Need(
-        tokens * (per_token + (spare + shared) * n_embd),
-        tokens * (per_token + n_ff * used + (5 + shared) * n_embd),
+        tokens * (max(computing, adding + shared * n_embd) + residuals * n_embd),
+        tokens * (max(computing, adding + n_ff * used) + (5 + shared) * n_embd),
     )

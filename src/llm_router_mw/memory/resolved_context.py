@@ -61,7 +61,7 @@ def resolve_context(
     n_ubatch = min(n_batch, shape.n_ubatch)
     n_outputs_max = n_batch if not shape.n_outputs_max else shape.n_outputs_max
     n_tokens = min(total, n_ubatch)
-    has_flash = options.flash_attn != "off" and flash is not False
+    is_off = options.flash_attn == "off" or not model.architecture.has_flash_attention
     window = model.n_swa * (shape.n_seq_max if shape.kv_unified else 1) + n_ubatch
     return ResolvedContext(
         n_ctx=total,
@@ -74,8 +74,8 @@ def resolve_context(
         n_outputs=min(n_tokens, n_outputs_max),
         has_embeddings=shape.embeddings,
         is_pooled=options.pooling not in ("", "none"),
-        has_flash_attention=has_flash,
-        pads_values=options.flash_attn == "off",
+        has_flash_attention=not is_off and flash is not False,
+        pads_values=is_off,
         type_k=GGML_TYPE_NUMBERS[options.type_k],
         type_v=GGML_TYPE_NUMBERS[options.type_v],
     )

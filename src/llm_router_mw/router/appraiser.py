@@ -6,8 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from llm_router_mw.errors import LLMRouterError
-from llm_router_mw.protocols import Estimator, PlacementPolicy
+from llm_router_mw.errors import LLMRouterError, ModelLoadError
+from llm_router_mw.memory.buffers import MAPPED
+from llm_router_mw.protocols import Estimator, LearningEstimator, PlacementPolicy
 from llm_router_mw.types import (
     HOST,
     Cost,
@@ -21,38 +22,78 @@ from llm_router_mw.types import (
 
 logger = logging.getLogger("llm_router_mw.memory")
 
-_MAPPED = "_Mapped"
-"""How llama.cpp's names of buffers end that are pages of the file."""
-
 
 class Appraiser:
     """Asks the placement policy where a model may go, and the estimators what it needs there."""
 
-    def __init__(self, policy: PlacementPolicy | None, estimators: Sequence[Estimator]) -> None:
-        """Without a *policy* everything goes to the host; the first estimator that can tell has
-        the say."""
+    def __init__(
+        self,
+        policy: PlacementPolicy,
+        estimators: Sequence[Estimator],
+        *,
+        charge_mmap: bool,
+        is_required: bool,
+    ) -> None:
+        """The first estimator that can tell has the say.
+
+        *charge_mmap* counts pages of mapped files in full; *is_required* refuses what nobody can
+        tell about.
+        """
         self._policy = policy
         self._estimators = estimators
+        self._charge_mmap = charge_mmap
+        self._is_required = is_required
 
     def prices(self, model: Model, devices: Sequence[Device]) -> tuple[Price, ...]:
         """Return what *model* is charged in each possible place, best first; none if unknown.
 
         Reads files: call it off the event loop.
+
+        Raises:
+            ModelLoadError: nobody can tell, and it is required.
         """
         if not devices:
             return ()
-        placements = self._policy.place(model, devices) if self._policy else (Placement(),)
         priced = []
-        for placement in placements:
+        for placement in self._policy.place(model, devices):
             estimate = self._estimate(model, placement, devices)
             if estimate is None:
+                if self._is_required:
+                    raise ModelLoadError(
+                        f"nobody can tell how much memory {model.id!r} needs, and require_estimate "
+                        "is set: install an estimator for it, or turn that off"
+                    )
                 logger.warning(
                     "%s: nobody can tell how much memory it needs; limits do not apply to it",
                     model.id,
                 )
                 return ()
-            priced.append(_price(placement, estimate, devices))
+            priced.append(self._price(placement, estimate, devices))
         return tuple(priced)
+
+    def _price(
+        self, placement: Placement, estimate: MemoryEstimate, devices: Sequence[Device]
+    ) -> Price:
+        charged = dict(estimate.upper)
+        if not self._charge_mmap and HOST in charged:
+            charged[HOST] -= estimate.soft_bytes
+        return _price(placement, estimate, charged, devices)
+
+    def learn(
+        self,
+        model: Model,
+        placement: Placement,
+        memory: MeasuredMemory,
+        devices: Sequence[Device],
+        used_bytes: Mapping[str, int],
+    ) -> None:
+        """Tell the estimators that can learn what a load of *model* took. Writes files."""
+        for estimator in self._estimators:
+            if isinstance(estimator, LearningEstimator):
+                try:
+                    estimator.record(model, placement, memory, devices, used_bytes)
+                except Exception as error:  # what is not learned costs a little accuracy, no load
+                    logger.warning("%s: nothing was learned of its load: %s", model.id, error)
 
     def _estimate(
         self, model: Model, placement: Placement, devices: Sequence[Device]
@@ -87,7 +128,7 @@ def measured_by_pool(
     for buffer in memory.buffers:
         size = buffer.weights_bytes + buffer.context_bytes + buffer.compute_bytes
         held[pools.get(buffer.device, HOST)] += size
-        if buffer.device == HOST and not buffer.buffer_type.endswith(_MAPPED):
+        if buffer.device == HOST and buffer.buffer_type != MAPPED:
             private_on_host += size
     # The process itself, its vocabulary and its libraries' heaps.
     held[HOST] += max(0, memory.private_bytes - private_on_host)
@@ -101,10 +142,15 @@ def measured_by_pool(
 def mapped_bytes(memory: MeasuredMemory | None) -> int:
     """Return how much of what an instance holds is pages of a mapped file."""
     buffers = () if memory is None else memory.buffers
-    return sum(each.weights_bytes for each in buffers if each.buffer_type.endswith(_MAPPED))
+    return sum(each.weights_bytes for each in buffers if each.buffer_type == MAPPED)
 
 
-def _price(placement: Placement, estimate: MemoryEstimate, devices: Sequence[Device]) -> Price:
+def _price(
+    placement: Placement,
+    estimate: MemoryEstimate,
+    charged: Mapping[str, int],
+    devices: Sequence[Device],
+) -> Price:
     pools = {device.id: device.pool for device in devices}
     context: Counter[str] = Counter()
     weights: Counter[str] = Counter()
@@ -114,7 +160,7 @@ def _price(placement: Placement, estimate: MemoryEstimate, devices: Sequence[Dev
         weights[pool] += cost.weights_bytes
     return Price(
         placement=placement,
-        bytes_by_pool=_by_pool(estimate.upper, pools),
+        bytes_by_pool=_by_pool(charged, pools),
         context_bytes_by_pool=dict(context),
         weights_bytes_by_pool=dict(weights),
     )

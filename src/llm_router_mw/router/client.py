@@ -294,10 +294,9 @@ class WorkerClient:
     async def _bury(self) -> None:
         with anyio.CancelScope(shield=True):
             self.kill()
-            if self._report is None:
-                self._report = await self._process.wait()
+            report = self._report or await self._process.wait()
             await self._process.aclose()
-        self._report = replace(self._report, offence=self._offence)
+        self._report = replace(report, offence=self._offence)
         self._outgoing.close()
         self._to_send.close()
         error = self._died()

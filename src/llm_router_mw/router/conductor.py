@@ -29,6 +29,7 @@ from llm_router_mw.types import (
     Price,
     QueuePlace,
     RouterEvent,
+    Task,
 )
 
 logger = logging.getLogger("llm_router_mw.router")
@@ -144,6 +145,12 @@ class Conductor:
             keep_alive_seconds=wish.keep_alive_seconds,
             timeout_seconds=wish.timeout_seconds,
         )
+
+    def tasks_of(self, key: InstanceKey) -> tuple[Task, ...]:
+        """Return what the instance works on."""
+        # The copy is made in one step, so monitoring may ask from another thread.
+        leases = [each for each in list(self._leases.values()) if each.instance_key == key]
+        return tuple(task for lease in leases for task in lease.tasks)
 
     def dispatch(self, event: events.Event) -> None:
         """Take *event* in. An action may cause events of its own: they wait for their turn."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llm_router_mw.errors import LeaseExpiredError, LLMRouterError
 from llm_router_mw.protocols import DeltaStream, EngineInstance
 from llm_router_mw.router.verbs import LeaseVerbs
-from llm_router_mw.types import Model, ModelInfo, Task
+from llm_router_mw.types import InstanceKey, Model, ModelInfo, Task
 
 
 class Lease(LeaseVerbs):
@@ -24,7 +24,7 @@ class Lease(LeaseVerbs):
         self._instance = instance
         self._info = info
         self._on_released = on_released
-        self._running: set[DeltaStream] = set()
+        self._running: dict[DeltaStream, Task] = {}
         self._ended: LLMRouterError | None = None
 
     @property
@@ -36,6 +36,15 @@ class Lease(LeaseVerbs):
     def info(self) -> ModelInfo:
         """Facts about the loaded instance."""
         return self._info
+
+    @property
+    def instance_key(self) -> InstanceKey:
+        return self._model.instance_key
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What runs under the lease."""
+        return tuple(self._running.values())
 
     @property
     def held(self) -> bool:
@@ -57,13 +66,13 @@ class Lease(LeaseVerbs):
             nonlocal over
             over = True
             if stream is not None:
-                self._running.discard(stream)
+                self._running.pop(stream, None)
             if release:
                 self.release()
 
         stream = self._instance.submit(task, finished)
         if not over:
-            self._running.add(stream)
+            self._running[stream] = task
         return stream
 
     def release(self) -> None:

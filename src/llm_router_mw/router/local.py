@@ -27,7 +27,7 @@ from llm_router_mw.types import (
     RouterEvent,
     RouterView,
     SleepLevel,
-    SlotView,
+    Task,
 )
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Router:
         # Looked up once here, so that a wrong name is told before anything starts.
         self._registry.engine(self.config.engine)
         self._registry.policy(self.config.eviction_policy)
+        self._registry.placement(self.config.placement_policy)
         self._hub = EventHub(tuple(self._registry.observers.values()))
         self._entered = False
         self._running: Running | None = None
@@ -186,7 +187,10 @@ class Router:
 
         async def request() -> tuple[Lease, ...]:
             models = await self._usable(running, names)
-            return await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
+            leases = await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
+            for granted in models:
+                running.foresee(granted)
+            return leases
 
         if running.bridge.is_home:
             return await request()
@@ -288,15 +292,14 @@ class Router:
         """The router as a whole, at once."""
         return self._require_running().overview()
 
-    def slots(self, model: str) -> tuple[SlotView, ...]:
-        """The requests that *model*'s instance works on, at once.
+    def tasks(self, model: str) -> tuple[Task, ...]:
+        """What *model*'s instance works on, at once.
 
         Raises:
             ModelNotFoundError: there is no such model.
         """
         running = self._require_running()
-        view = running.view(running.catalog.resolve(model))
-        return tuple(SlotView(id=number) for number in range(view.leases))
+        return running.conductor.tasks_of(running.catalog.resolve(model).instance_key)
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:

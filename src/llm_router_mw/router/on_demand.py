@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from llm_router_mw.protocols import LeaseContract, RouterContract
 from llm_router_mw.router.thread import RouterThread
-from llm_router_mw.types import ModelView, RouterEvent, RouterView, SleepLevel, SlotView
+from llm_router_mw.types import ModelView, RouterEvent, RouterView, SleepLevel, Task
 
 
 class OnDemandRouter:
@@ -40,10 +40,10 @@ class OnDemandRouter:
         self._thread.start()
         return self._thread.router.overview()
 
-    def slots(self, model: str) -> tuple[SlotView, ...]:
-        """As ``Router.slots``; the first call waits for the router to start."""
+    def tasks(self, model: str) -> tuple[Task, ...]:
+        """As ``Router.tasks``; the first call waits for the router to start."""
         self._thread.start()
-        return self._thread.router.slots(model)
+        return self._thread.router.tasks(model)
 
     async def load(self, model: str, *, wait: bool = True) -> None:
         """As ``Router.load``."""

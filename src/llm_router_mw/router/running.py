@@ -14,19 +14,25 @@ from anyio.from_thread import BlockingPortal
 
 from llm_router_mw.catalog import Catalog
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.memory.inventory import Inventory, Look
+from llm_router_mw.memory.inventory import Inventory
+from llm_router_mw.memory.machine_lock import MachineLock
 from llm_router_mw.protocols import Clock
 from llm_router_mw.router.appraiser import Appraiser
 from llm_router_mw.router.bridge import Bridge
 from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.gate import Gate
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.plugins import Registry
 from llm_router_mw.router.terms import preloads, terms_of
 from llm_router_mw.router.watcher import MemoryWatcher
-from llm_router_mw.router.workers import Workers
+from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, events
 from llm_router_mw.scheduler.demand import SLOTS, WORKERS
+from llm_router_mw.scheduler.prediction import NextModel
 from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, RouterView
+
+_EVERYBODY = ""
+"""Whose habits are learned: a request does not say whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,18 @@ class Running:
     scheduler: Scheduler
     conductor: Conductor
     bridge: Bridge
+    habits: NextModel | None
+    """What clients ask for next; None if nothing is loaded on a guess."""
+
+    def foresee(self, model: Model) -> None:
+        """Note that *model* was asked for, and load what probably follows if there is room."""
+        if self.habits is None:
+            return
+        self.habits.observe(_EVERYBODY, model.id)
+        following = self.habits.next(_EVERYBODY, model.id)
+        if following is not None:
+            key = self.catalog.resolve(following).instance_key
+            self.conductor.dispatch(events.Predicted(instance=key, model=following))
 
     def state(self, model: Model) -> InstanceState:
         """Return the state of *model*'s instance."""
@@ -80,21 +98,43 @@ async def start(
     await stack.enter_async_context(engine.running())
     tasks = await stack.enter_async_context(anyio.create_task_group())
     names = _names(catalog)
+    lock = MachineLock()
     watcher = MemoryWatcher(
         Inventory(
             tuple(registry.probes.values()), config.models_memory_margin, config.memory_limit
         ),
-        lambda: conductor.workers.pids(),
-        lambda look: _observe(conductor, look),
+        lambda: conductor.workers.processes(),
+        lambda readings, held: conductor.dispatch(
+            events.MemoryObserved(pools=readings, instances=held)
+        ),
+        pending=lock.pending,
         every_seconds=config.watch_memory_seconds,
     )
     appraiser = Appraiser(
-        registry.placements.get(config.placement_policy), tuple(registry.estimators.values())
+        registry.placement(config.placement_policy),
+        tuple(registry.estimators.values()),
+        charge_mmap=config.charge_mmap,
+        is_required=config.require_estimate,
     )
 
     async def appraise(key: InstanceKey) -> tuple[Price, ...]:
         model = catalog.resolve(names[key][0])
         return await anyio.to_thread.run_sync(appraiser.prices, model, watcher.devices)
+
+    async def learn(key: InstanceKey, worker: Worker) -> None:
+        if worker.price is None or worker.engine is None or worker.info is None:
+            return
+        pid, memory = worker.engine.pid, worker.info.memory
+        if memory is not None and pid is not None:
+            used = await watcher.held_by(pid)
+            await anyio.to_thread.run_sync(
+                appraiser.learn,
+                catalog.resolve(names[key][0]),
+                worker.price.placement,
+                memory,
+                watcher.devices,
+                used,
+            )
 
     def make_workers(conductor: Conductor) -> Workers:
         return Workers(
@@ -105,6 +145,8 @@ async def start(
             clock=clock,
             chat_formats=registry.chat_formats,
             devices=lambda: watcher.devices,
+            gate=Gate(lock, watcher.look_strictly, scheduler.ledger.room),
+            on_loaded=learn,
             stop_timeout_seconds=config.stop_timeout_seconds,
         )
 
@@ -126,7 +168,8 @@ async def start(
         tasks.start_soon(background)
     for name in first:
         conductor.request_later((catalog.resolve(name),))
-    return Running(config, catalog, scheduler, conductor, Bridge(portal))
+    habits = NextModel() if config.prefetch else None
+    return Running(config, catalog, scheduler, conductor, Bridge(portal), habits)
 
 
 async def _close(conductor: Conductor, on_close: Callable[[], None]) -> None:
@@ -145,10 +188,6 @@ def _names(catalog: Catalog) -> dict[InstanceKey, list[str]]:
     for model in catalog.models():
         names[model.instance_key].append(model.id)
     return names
-
-
-def _observe(conductor: Conductor, look: Look) -> None:
-    conductor.dispatch(events.MemoryObserved(pools=look.readings))
 
 
 def _view(model: Model, scheduler: Scheduler, conductor: Conductor) -> ModelView:

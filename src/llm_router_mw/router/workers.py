@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import anyio.abc
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError
+from llm_router_mw.memory.machine_lock import Hold
 from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
 from llm_router_mw.router.appraiser import mapped_bytes, measured_by_pool
+from llm_router_mw.router.gate import Gate
 from llm_router_mw.router.process import describe_exit
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import HOST, Device, InstanceKey, ModelInfo, Price, SleepLevel
@@ -32,6 +34,9 @@ class Worker:
         self.exited = anyio.Event()
 
 
+Loaded = Callable[[InstanceKey, Worker], Awaitable[None]]
+
+
 class Workers:
     """Runs workers in a task group of the router; what happens to them goes out as events."""
 
@@ -45,6 +50,8 @@ class Workers:
         clock: Clock,
         chat_formats: Mapping[str, str],
         devices: Callable[[], Sequence[Device]],
+        gate: Gate | None,
+        on_loaded: Loaded,
         stop_timeout_seconds: float,
     ) -> None:
         self._engine = engine
@@ -55,6 +62,10 @@ class Workers:
         self._chat_formats = dict(chat_formats)
         self._devices = devices
         """Returns the devices as they were last seen."""
+        self._gate = gate
+        """Has the last word before a load whose needs are known; None lets all pass."""
+        self._on_loaded = on_loaded
+        """Learns from a load."""
         self._stop_timeout_seconds = stop_timeout_seconds
         self._workers: dict[InstanceKey, Worker] = {}
 
@@ -64,11 +75,13 @@ class Workers:
         """Return the present worker of *key*; only to be read."""
         return self._workers.get(key)
 
-    def pids(self) -> tuple[int, ...]:
-        """Return the processes of all workers."""
-        engines = (worker.engine for worker in list(self._workers.values()))
-        pids = (engine.pid for engine in engines if engine is not None)
-        return tuple(pid for pid in pids if pid is not None)
+    def processes(self) -> dict[InstanceKey, int]:
+        """Return the process of each worker that has one."""
+        return {
+            key: worker.engine.pid
+            for key, worker in self._workers.items()
+            if worker.engine is not None and worker.engine.pid is not None
+        }
 
     async def exited(self, key: InstanceKey) -> None:
         """Return when the present worker of *key* is gone; another one may follow it."""
@@ -128,11 +141,37 @@ class Workers:
     # A worker's life
 
     async def _run(self, key: InstanceKey, worker: Worker) -> None:
+        hold = None
+        if self._gate is not None and worker.price is not None:
+            hold = await self._gate.admit(worker.price)
+            if hold is None and not worker.stopping:
+                self._deferred(key, worker)
+                return
+        try:
+            await self._live(key, worker, hold)
+        finally:
+            if hold is not None:
+                hold.release()
+
+    def _deferred(self, key: InstanceKey, worker: Worker) -> None:
+        self._forget(key, worker)
+        reason = "something else on the machine took its room; it goes on waiting"
+        self._dispatch(events.Deferred(instance=key, generation=worker.generation, reason=reason))
+
+    def _forget(self, key: InstanceKey, worker: Worker) -> None:
+        if self._workers.get(key) is worker:
+            del self._workers[key]
+        worker.exited.set()
+
+    async def _live(self, key: InstanceKey, worker: Worker, hold: Hold | None) -> None:
         reason = "its worker has stopped"
         try:
             worker.engine = await self._engine.create()
             if not worker.stopping:
                 await self._load(key, worker)
+                if hold is not None:
+                    hold.release()
+                await self._on_loaded(key, worker)
             if worker.stopping:
                 await self._end(worker.engine)
             report = await worker.engine.wait()
@@ -147,8 +186,7 @@ class Workers:
             if worker.engine is not None:
                 with anyio.CancelScope(shield=True):  # bounded by the stop timeout
                     await self._end(worker.engine)
-            del self._workers[key]
-            worker.exited.set()
+            self._forget(key, worker)
             self._dispatch(
                 events.WorkerExited(instance=key, generation=worker.generation, reason=reason)
             )

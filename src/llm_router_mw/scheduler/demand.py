@@ -59,11 +59,6 @@ def residue(price: Price | None, level: Step) -> dict[str, int]:
     return left
 
 
-def observed(charge: Amounts, seen: Mapping[str, int]) -> dict[str, int]:
-    """Return *charge*, with more where more was seen."""
-    return {**charge, **{pool: max(charge.get(pool, 0), size) for pool, size in seen.items()}}
-
-
 def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
     """Return the picture of *instance* going down to *step*, or further if it is there already."""
     level = instance.level if instance.state is InstanceState.SLEEPING else None

@@ -7,8 +7,8 @@ from typing import Any
 
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import actions
-from llm_router_mw.scheduler.demand import asleep, demand, observed, regrouped, residue
-from llm_router_mw.scheduler.instance import AWAKE, Instance
+from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, regrouped, residue
+from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.terms import Terms, shared
 from llm_router_mw.types import (
     EventKind,
@@ -153,7 +153,8 @@ class Residents:
     def slept(self, instance: Instance, measured: Mapping[str, int] | None, reason: str) -> None:
         """Take *instance* as asleep; it is charged with what it was *measured* to hold still."""
         level = instance.level or "full"
-        left = residue(instance.price, level) if measured is None else measured
+        # Of pools that could not be measured, what is expected to stay: a GPU's context.
+        left = residue(instance.price, level) | dict(measured or {})
         self._ledger.charge(instance.key, asleep(self._ledger.charge_of(instance.key), left))
         self._become(instance, InstanceState.SLEEPING, reason)
 
@@ -197,12 +198,12 @@ class Residents:
 
     def observe(self, instance: Instance, seen: Mapping[str, int]) -> None:
         """Charge *instance* with what it was *seen* to hold, where that is more."""
-        self._ledger.charge(instance.key, observed(self._ledger.charge_of(instance.key), seen))
+        self._ledger.see(instance.key, seen)
 
     def _charge_groups(self, instance: Instance) -> None:
         """Charge *instance* with the groups that it is in by now."""
-        if instance.state in AWAKE:
-            charge = self._ledger.charge_of(instance.key)
+        charge = self._ledger.charge_of(instance.key)
+        if SLOTS in charge:  # who sleeps is in no group until it wakes
             now = regrouped(charge, instance.terms)
             if now != charge:
                 self._ledger.charge(instance.key, now)

@@ -190,7 +190,7 @@ class Room:
         )
         for victim in walk.victims_of_shortage():
             instance = self._residents.known(victim.instance)
-            reason = "evicted because other programs need the memory"
+            reason = "evicted because there is no longer room for all"
             self._residents.lower(instance, victim.step, reason, kind="evicted")
 
     def is_poorly_placed(self, instance: Instance) -> bool:
@@ -199,7 +199,11 @@ class Room:
 
     def _better_places(self) -> None:
         for instance in self._residents:
-            if instance.is_idle and self.is_poorly_placed(instance) and self._better(instance, instance.terms):
+            if (
+                instance.is_idle
+                and self.is_poorly_placed(instance)
+                and self._better(instance, instance.terms)
+            ):
                 instance.replace = True
                 self._residents.stop(instance, "leaves for a better place, now that there is room")
 

@@ -138,7 +138,8 @@ class Scheduler:
         self._desk.refuse_late(now)
         for thing in self._timers.due(now):
             self._heard(thing, now)
-        if self._look_for_room and not self._closing:
+        while self._look_for_room and not self._closing:
+            # Again only if somebody who drained is spared, since a ticket got its room elsewhere.
             self._look_for_room = False
             self._room.make(now)
         self._set_timer()
@@ -165,7 +166,11 @@ class Scheduler:
             self._look_for_room = True
         elif instance.state is InstanceState.LOADED:
             self._watch_idle(instance)
-            self._look_for_room |= not self._queue.is_empty or self._room.is_poorly_placed(instance)
+            self._look_for_room |= (
+                not self._queue.is_empty
+                or self.ledger.is_overdrawn
+                or self._room.is_poorly_placed(instance)
+            )
 
     def _spared(self, instance: Instance, now: float) -> None:
         self._desk.grant_all_for(instance, now)
@@ -177,6 +182,8 @@ class Scheduler:
             instance = self._residents.known(key)
             if instance.state is InstanceState.LOADING and not self._is_wanted(instance):
                 self._residents.stop(instance, "nobody waits for it any more")
+            elif instance.is_idle or instance.state is InstanceState.SLEEPING:
+                self._watch_idle(instance)
         self._look_for_room |= not self._queue.is_empty
 
     def _is_wanted(self, instance: Instance) -> bool:
@@ -204,7 +211,6 @@ class Scheduler:
         self._desk.reject_all_for(instance, error.to_failure(), now)
         if event.force:
             self._residents.kill(instance)
-        self._look_for_room = True
 
     def _on_put_to_sleep(self, event: events.PutToSleep, now: float) -> None:
         instance = self._residents.get(event.instance)
@@ -300,7 +306,8 @@ class Scheduler:
 
     def _gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
         self._residents.gone(instance, reason, died=died)
-        self._room.came_free(instance)
+        if not self._closing:
+            self._room.came_free(instance)
         self._look_for_room = True
 
     # Memory and terms
@@ -346,6 +353,8 @@ class Scheduler:
             self._timers.ring(("idle", instance.key), deadline)
 
     def _has_been_idle(self, instance: Instance, now: float) -> None:
+        if self._queue.wants(instance.key):
+            return  # kept for somebody who waits for more than this one
         step = idle_step(instance, now)
         if step is not None:
             idle_seconds = now - instance.last_used_seconds

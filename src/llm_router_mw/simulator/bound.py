@@ -21,10 +21,12 @@ of one size; otherwise, and against schedules that may change the order, it is a
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-_CUTS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
+_CUTS = (1, 3, 10, 30, 100)
 """After how many loads a window is cut off, in turn."""
 
 
@@ -86,31 +88,25 @@ def _with_windows(
     sent_at: Sequence[float], sent_to: Sequence[int], room: Room, patience: float, cut: int
 ) -> int:
     """Return the bound if a window is cut off when it needs *cut* loads."""
-    total = loads = size = windows = 0
+    total = loads = windows = 0
     wanted: set[int] = set()
+    sizes: list[int] = []
     closed_until = 0.0
     for at, model in zip(sent_at, sent_to, strict=True):
         if model in wanted or at < closed_until or model < 0:
             continue
         wanted.add(model)
-        size += room.sizes[model]
-        if size <= room.capacity_bytes and len(wanted) <= room.slots:
-            continue
-        loads = _left_over(wanted, room)
+        insort(sizes, room.sizes[model])
+        loads = _left_over(sizes, room)
         if loads >= cut:
             total += loads if windows else len(wanted)
             windows += 1
-            wanted, size, loads = set(), 0, 0
+            wanted, sizes, loads = set(), [], 0
             closed_until = at + patience
     return total + (loads if windows else len(wanted))
 
 
-def _left_over(wanted: set[int], room: Room) -> int:
-    """Return how many of *wanted* cannot have been there, if as many as possible were."""
-    fit = taken = 0
-    for size in sorted(room.sizes[model] for model in wanted):
-        taken += size
-        if taken > room.capacity_bytes or fit == room.slots:
-            break
-        fit += 1
-    return len(wanted) - fit
+def _left_over(sizes: Sequence[int], room: Room) -> int:
+    """Return how many of *sizes*, smallest first, do not fit beside those before them."""
+    fit = bisect_right(list(accumulate(sizes)), room.capacity_bytes)
+    return len(sizes) - min(fit, room.slots)

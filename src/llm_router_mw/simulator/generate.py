@@ -46,9 +46,10 @@ def generate(kind: str, requests: int, seed: int, models: int | None = None) -> 
 
     * ``zipf``: requests at random times; few models are asked for often, most rarely.
     * ``bursts``: people come, ask one model a dozen times, and leave.
-    * ``agent``: a loop of embeddings, some turns of a chat model, at times a coder or a look at a
-      picture, and now and then a giant that leaves room for little else.
-    * ``diurnal``: busy days, when one half of the models is popular, and quiet nights for the other.
+    * ``agent``: a loop of embeddings, some turns of a chat model, at times a coder, and now and
+      then a giant that leaves room for little else.
+    * ``diurnal``: busy days, when one half of the models is popular, and quiet nights for the
+      other.
     """
     return _GENERATORS[kind](requests, random.Random(seed), models)
 
@@ -106,18 +107,16 @@ def _diurnal(requests: int, chance: random.Random, count: int | None) -> Trace:
 
 
 def _agent(requests: int, chance: random.Random, count: int | None) -> Trace:
-    names = ("embed-8b", "chat-4b", "coder-14b", "vision-12b", "moe-35b", "moe-122b")
+    names = ("embed-8b", "coder-14b", "moe-35b", "moe-122b")
     models = {name: _facts(chance, name, name) for name in names}
-    embed, small, coder, vision, chat, giant = models.values()
+    embed, coder, chat, giant = models.values()
 
     def asks() -> Iterator[Ask]:
         now = 0.0
         while True:
             steps = [embed] * chance.randint(1, 3) + [chat] * chance.randint(2, 6)
             steps += [coder] * (chance.randint(1, 3) if chance.random() < 0.3 else 0)
-            steps += [vision] * (chance.random() < 0.1)
             steps += [giant] * (chance.random() < 0.1)
-            steps += [small] * (chance.random() < 0.5)
             for model in steps:
                 ask = _ask(chance, now, model, "agent")
                 yield ask

@@ -98,21 +98,23 @@ def _bars(spans: Sequence[Span], rows: dict[int, int], scale: float) -> Iterator
 
 def _merged(spans: Sequence[Span], scale: float) -> Iterator[tuple[int, str, float, float]]:
     """Return model, look, left and right of the bars, in pixels."""
-    ordered = sorted(spans, key=lambda span: (span.model, span.begins))
     last: tuple[int, str, float, float] | None = None
-    for span in ordered:
+    for span in sorted(spans, key=lambda span: (span.model, span.begins)):
         left, right = span.begins * scale, span.ends * scale
-        if last is not None and last[0] == span.model:
-            if right - last[3] < _MERGED_BELOW or (
-                span.look == last[1] and left - last[3] < _MERGED_BELOW
-            ):
-                last = (*last[:3], right)
-                continue
+        if last is not None and last[0] == span.model and _is_one(last, span.look, left, right):
+            last = (*last[:3], right)
+            continue
         if last is not None:
             yield last
         last = (span.model, span.look, left, right)
     if last is not None:
         yield last
+
+
+def _is_one(bar: tuple[int, str, float, float], look: str, left: float, right: float) -> bool:
+    """Whether what follows *bar* is too small to be seen, or cannot be told from it."""
+    ended = bar[3]
+    return right - ended < _MERGED_BELOW or (look == bar[1] and left - ended < _MERGED_BELOW)
 
 
 def _memory(

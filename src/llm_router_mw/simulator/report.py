@@ -106,6 +106,24 @@ def table(report: Report) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
+def comparison(reports: Sequence[Report]) -> str:
+    """Return a Markdown table of several runs of one trace, beside the first of them."""
+    lines = [
+        "| policy | loads | wake-ups | evictions | thrash | stalled | beside the first | "
+        "p50 wait | p95 wait | p99 wait |",
+        "| --- |" + " ---: |" * 9,
+    ]
+    for each in reports:
+        beside = each.stalled_seconds / (reports[0].stalled_seconds or 1.0)
+        lines.append(
+            f"| `{each.policy}` | {each.loads} | {each.wakes} | {each.evictions} | "
+            f"{each.thrashes} | {each.stalled_seconds:.0f} s | {beside:.2f} | "
+            f"{each.wait_p50_seconds:.1f} s | {each.wait_p95_seconds:.1f} s | "
+            f"{each.wait_p99_seconds:.1f} s |"
+        )
+    return "\n".join(lines)
+
+
 def summary(report: Report) -> str:
     """Return one line with what matters most."""
     return (

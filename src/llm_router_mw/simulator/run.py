@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_router_mw.protocols import EvictionPolicy
 from llm_router_mw.scheduler import Scheduler, events
@@ -25,7 +25,7 @@ class Settings:
 
     machine: Machine
     policy: EvictionPolicy
-    limits: Limits = Limits(models_max=0, max_queue=0)
+    limits: Limits = field(default_factory=lambda: Limits(models_max=0, max_queue=0))
     order: Order = "fair"
     closed_loop: bool = False
     """Whether each key waits for its answer before it asks again."""

@@ -85,8 +85,8 @@ def read_trace(lines: Iterable[str | bytes]) -> Trace:
 def trace_lines(trace: Trace) -> Iterator[str]:
     """Return *trace* as lines."""
     encode = msgspec.json.Encoder().encode
-    for each in (*trace.models.values(),):
-        yield encode(each).decode()
+    for facts in trace.models.values():
+        yield encode(facts).decode()
     for ask in trace.asks:
         yield encode(ask).decode()
 

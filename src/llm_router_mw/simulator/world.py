@@ -112,7 +112,7 @@ class World:
         arrivals = self._trace.asks
         ask = next(arrivals, None)
         work = self._work
-        while ask is not None or work or self._asked:
+        while ask is not None or work or self._asked or self._held_back:
             while self._held_back and not self._asked:
                 self._submit(*self._held_back.popleft())
             arrives = ask.time if ask is not None else inf
@@ -234,9 +234,7 @@ class World:
         self.tally.note_return(engine.index, self.now)
         self._later(
             seconds,
-            events.Loaded(
-                instance=engine.key, generation=action.generation, load_seconds=seconds
-            ),
+            events.Loaded(instance=engine.key, generation=action.generation, load_seconds=seconds),
             engine,
         )
 
@@ -308,4 +306,3 @@ class World:
             self.tally.note_eviction(self._of_key[action.instance].index, self.now)
         if self._residence is not None:
             self._residence.note(self._of_key[action.instance].index, action.state, self.now)
-

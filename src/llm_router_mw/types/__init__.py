@@ -57,7 +57,6 @@ from llm_router_mw.types.view import (
     QueuePlace,
     RouterEvent,
     RouterView,
-    SlotView,
 )
 
 __all__ = [
@@ -104,7 +103,6 @@ __all__ = [
     "RouterView",
     "Sampling",
     "SleepLevel",
-    "SlotView",
     "SplitMode",
     "Step",
     "Task",

@@ -22,15 +22,6 @@ class QueuePlace(Struct, frozen=True, kw_only=True):
     """Fraction of the load of its model that is done, while it loads or wakes."""
 
 
-class SlotView(Struct, frozen=True, kw_only=True):
-    """A request that an instance works on."""
-
-    id: int
-    """Counts the requests of the instance that run; free slots follow."""
-    prompt: str = ""
-    """What was asked, for those who may read it."""
-
-
 class RouterView(Struct, frozen=True, kw_only=True):
     """The router as a whole."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_router_mw import RouterConfig, hookimpl
-from llm_router_mw.protocols import Candidate, EvictionPolicy
+from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
 
 
 class NewestFirst:
@@ -14,7 +14,7 @@ class NewestFirst:
     name = "newest-first"
 
     def rank(
-        self, candidates: Sequence[Candidate], shortfall: int, now: float
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
     ) -> Sequence[Candidate]:
         """Return the candidates, the most recently used one first."""
         return sorted(candidates, key=lambda candidate: -candidate.last_used_seconds)

@@ -1,0 +1,95 @@
+"""Every change is told with its reason in words, and with the arithmetic of memory."""
+
+from __future__ import annotations
+
+from llm_router_mw.types import InstanceState
+from tests.support.scheduling import World
+
+
+def test_an_eviction_says_for_whom_and_why() -> None:
+    world = World()
+    world.idle("a")
+    world.now += 5
+    world.ask("b")
+    (reason,) = world.reasons("a", "evicted")
+    assert "'b'" in reason
+    assert "5.0 s" in reason
+    assert "lru" in reason
+
+
+def test_a_drain_says_for_whom() -> None:
+    world = World(max_wait_seconds=30)
+    world.serve("a")
+    world.ask("b")
+    world.tick(30)
+    assert "'b'" in world.reasons("a")[-1]
+
+
+def test_a_request_that_waits_is_announced() -> None:
+    world = World()
+    world.serve("a")
+    world.ask("b")
+    assert world.reasons("b", "queued")
+
+
+def test_a_refusal_is_announced_with_its_reason() -> None:
+    world = World(max_queue=1)
+    world.serve("a")
+    world.ask("b")
+    world.ask("c")
+    (reason,) = world.reasons("c", "refused")
+    assert "max_queue" in reason
+
+
+def test_a_load_says_what_it_needs_and_what_is_left_by_pool() -> None:
+    world = World(models_max=0)
+    world.memory(gpu=100, margin=5, others=10)
+    world.sizes(a=60)
+    world.ask("a")
+    (loading,) = [each for each in world.announced if each.state is InstanceState.LOADING]
+    assert loading.data["memory"] == {
+        "gpu": {"needed_bytes": 60, "left_bytes": 25, "others_bytes": 10, "margin_bytes": 5}
+    }
+
+
+def test_a_load_of_unknown_size_says_nothing_of_memory() -> None:
+    world = World()
+    world.ask("a")
+    assert world.announced[-1].data == {}
+
+
+def test_a_failed_load_is_told_with_its_failure() -> None:
+    world = World()
+    world.ask("a")
+    world.load_failed("a", "the file is broken")
+    assert world.reasons("a", "load_failed") == ["the file is broken"]
+
+
+def test_a_death_is_told_with_its_reason() -> None:
+    world = World()
+    world.serve("a")
+    world.exited("a")
+    assert world.reasons("a", "worker_died") == ["exited with code 0"]
+
+
+def test_an_expected_exit_is_no_death() -> None:
+    world = World()
+    world.idle("a")
+    world.unload("a")
+    world.exited("a")
+    assert world.reasons("a", "worker_died") == []
+    assert world.announced[-1].state is InstanceState.UNLOADED
+
+
+def test_each_state_is_told_once() -> None:
+    world = World()
+    world.idle("a")
+    world.unload("a")
+    world.exited("a")
+    told = [each.state for each in world.announced if each.kind == "status"]
+    assert told == [
+        InstanceState.LOADING,
+        InstanceState.LOADED,
+        InstanceState.STOPPING,
+        InstanceState.UNLOADED,
+    ]

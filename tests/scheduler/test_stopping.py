@@ -1,0 +1,126 @@
+"""How instances go: by hand, with everything at the end, and what is told of a worker late."""
+
+from __future__ import annotations
+
+from llm_router_mw.scheduler import events
+from llm_router_mw.types import InstanceState
+from tests.support.scheduling import World, key
+
+
+def test_a_victim_keeps_its_slot_until_its_worker_has_exited() -> None:
+    world = World()
+    world.idle("a")
+    request = world.ask("b")
+    assert world.did[-1] == "stop a"
+    assert "start b" not in world.did
+    assert world.exited("a") == ["start b"]
+    assert world.loaded("b") == [f"grant {request}"]
+
+
+def test_a_load_that_nobody_waits_for_is_aborted() -> None:
+    world = World()
+    first, second = world.ask("a"), world.ask("a")
+    assert world.cancel(first) == []
+    assert world.cancel(second) == ["stop a"]
+    assert world.exited("a") == []
+    assert world.state("a") is InstanceState.UNLOADED
+
+
+def test_news_of_an_aborted_load_is_ignored() -> None:
+    world = World()
+    world.cancel(world.ask("a"))
+    assert world.loaded("a") == []
+    assert world.load_failed("a") == []
+    assert world.state("a") is InstanceState.STOPPING
+
+
+def test_a_model_wanted_again_while_it_stops_is_started_again() -> None:
+    world = World()
+    world.cancel(world.ask("a"))
+    request = world.ask("a")
+    assert world.did[-1] == "stop a"
+    assert world.exited("a") == ["start a"]
+    assert world.loaded("a") == [f"grant {request}"]
+
+
+def test_news_of_an_earlier_generation_is_ignored() -> None:
+    world = World()
+    world.cancel(world.ask("a"))
+    old = world.generation("a")
+    world.exited("a")
+    world.ask("a")
+    assert world.generation("a") == old + 1
+    assert world.send(events.Loaded(instance=key("a"), generation=old)) == []
+    assert world.send(events.WorkerExited(instance=key("a"), generation=old, reason="")) == []
+    assert world.state("a") is InstanceState.LOADING
+
+
+def test_a_start_that_was_held_back_goes_on_waiting() -> None:
+    world = World()
+    world.sizes(a=50)
+    world.memory(gpu=100)
+    request = world.ask("a")
+    world.memory(gpu=100, others=80)
+    assert world.deferred("a") == []
+    assert world.state("a") is InstanceState.UNLOADED
+    assert world.memory(gpu=100) == ["start a"]
+    assert world.loaded("a") == [f"grant {request}"]
+
+
+class TestUnload:
+    def test_an_idle_model_stops(self) -> None:
+        world = World()
+        world.idle("a")
+        assert world.unload("a") == ["stop a"]
+
+    def test_a_busy_model_drains_first(self) -> None:
+        world = World()
+        request = world.serve("a")
+        assert world.unload("a") == []
+        assert world.state("a") is InstanceState.DRAINING
+        assert world.release(request) == ["stop a"]
+
+    def test_force_cuts_it_off(self) -> None:
+        world = World()
+        (lease,) = world.granted[world.serve("a")]
+        assert world.unload("a", force=True) == ["stop a", "kill a"]
+        assert world.revoked[lease].kind == "ModelUnloadedError"
+
+    def test_a_load_under_way_is_taken_back(self) -> None:
+        world = World()
+        request = world.ask("a")
+        assert world.unload("a") == ["stop a", f"reject {request}: ModelUnloadedError"]
+
+    def test_a_sleeping_model_stops(self) -> None:
+        world = World()
+        world.asleep("a")
+        assert world.unload("a") == ["stop a"]
+
+    def test_an_unloaded_model_stays_so(self) -> None:
+        assert World().unload("a") == []
+
+
+class TestShutdown:
+    def test_everybody_hears_of_it_and_every_worker_stops(self) -> None:
+        world = World(models_max=2)
+        (lease,) = world.granted[world.serve("a")]
+        world.ask("b")
+        waiting = world.ask("c")
+        done = world.send(events.Shutdown())
+        assert f"reject {waiting}: RouterNotRunningError" in done
+        assert {"stop a", "stop b"} <= set(done)
+        assert world.revoked[lease].kind == "RouterNotRunningError"
+
+    def test_nothing_is_granted_or_started_afterwards(self) -> None:
+        world = World()
+        world.idle("a")
+        world.send(events.Shutdown())
+        request = world.ask("a")
+        assert world.rejected[request].kind == "RouterNotRunningError"
+        assert world.exited("a") == []
+        assert world.predict("a") == []
+
+    def test_sleepers_end_too(self) -> None:
+        world = World()
+        world.asleep("a")
+        assert world.send(events.Shutdown()) == ["stop a"]

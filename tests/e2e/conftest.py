@@ -20,3 +20,12 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_llama(folder / "hello.gguf", says=("Hello", " wor", "ld"))
     write_tiny_bert(folder / "bert.gguf")
     return folder
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the small models ``a`` to ``d``, which never end by themselves."""
+    folder = tmp_path_factory.mktemp("letters")
+    for seed, name in enumerate("abcd"):
+        write_tiny_llama(folder / f"{name}.gguf", seed=seed, n_ctx_train=8192)
+    return folder

@@ -36,7 +36,9 @@ class FakeBuffer:
 
 
 def install(
-    monkeypatch: pytest.MonkeyPatch, devices: list[FakeDevice], buffers: Mapping[int, FakeBuffer] = {}
+    monkeypatch: pytest.MonkeyPatch,
+    devices: list[FakeDevice],
+    buffers: Mapping[int, FakeBuffer] = {},
 ) -> None:
     """Let ggml have *devices* (pointers from 1 on) and *buffers*, by their pointers."""
 

@@ -142,6 +142,7 @@ class TestCompanions:
         request = world.ask("a")
         world.loaded("a")
         world.loaded("b")
+        world.now += 1
         world.release(request)
         world.ask("c")
         assert world.did[-1] == "stop a"

@@ -82,7 +82,10 @@ def test_an_eviction_on_one_gpu_does_not_hold_up_the_other() -> None:
 class TestBetterPlaces:
     def degraded(self) -> tuple[World, int]:
         world = two_gpus()
-        world.prices = {"a": (price(gpu0=60),), "b": (price(gpu0=60), price(degraded=True, host=60))}
+        world.prices = {
+            "a": (price(gpu0=60),),
+            "b": (price(gpu0=60), price(degraded=True, host=60)),
+        }
         busy = world.serve("a")
         world.release(world.serve("b"))
         assert place_of(world, "b") == ("host",)

@@ -120,6 +120,16 @@ class TestShutdown:
         assert world.exited("a") == []
         assert world.predict("a") == []
 
+    def test_what_is_spared_by_it_is_not_granted(self) -> None:
+        world = World(max_wait_seconds=30)
+        world.serve("a")
+        world.ask("b")
+        world.tick(30)
+        late = world.ask("a")
+        world.send(events.Shutdown())
+        assert late not in world.granted
+        assert world.rejected[late].kind == "RouterNotRunningError"
+
     def test_sleepers_end_too(self) -> None:
         world = World()
         world.asleep("a")

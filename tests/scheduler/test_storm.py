@@ -1,4 +1,4 @@
-"""All promises together, in a storm of random worlds; and the tools that find and show a failure."""
+"""All promises together in a storm of random worlds, and the tools that show a failure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from llm_router_mw.scheduler import Scheduler, actions, events
 from llm_router_mw.simulator.event_trace import read_event_trace
-from tests.support.scheduler_book import Violation
 from tests.support.scheduler_mixes import MIXES, USUAL
+from tests.support.scheduler_records import Violation
 from tests.support.scheduler_script import play, random_script, shortest, written
 from tests.support.scheduler_storm import main
 from tests.support.scheduling import Lru
 
-STEPS = 40_000
+STEPS = 55_000
 
 
 @pytest.mark.timeout(300)

@@ -130,6 +130,22 @@ def test_but_not_once_it_is_overdue() -> None:
     assert world.exited("a") == ["start large"]
 
 
+def test_two_that_drain_for_each_other_are_both_spared() -> None:
+    world = World(models_max=2, max_wait_seconds=30)
+    world.serve("a")
+    world.now += 1
+    world.serve("f")
+    blocked = world.ask("c")
+    world.tick(30)
+    assert world.state("a") is InstanceState.DRAINING
+    alone = world.ask("a")
+    both = world.ask("f", "a")
+    world.tick(30)
+    assert world.state("f") is InstanceState.LOADED
+    world.cancel(blocked)
+    assert {alone, both} <= set(world.granted)
+
+
 class TestLeastStay:
     def test_an_idle_model_stays_for_it(self) -> None:
         world = World(min_resident_seconds=10, max_wait_seconds=100)

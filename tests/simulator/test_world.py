@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from llm_router_mw.scheduler import events
+from llm_router_mw.scheduler import Scheduler, actions, events
+from llm_router_mw.scheduler.limits import Limits
+from llm_router_mw.simulator.machine import Machine
 from llm_router_mw.simulator.residence import Residence
 from llm_router_mw.simulator.run import simulate
 from llm_router_mw.simulator.trace import Trace
-from tests.support.simulation import ask, facts, settings, trace
+from llm_router_mw.simulator.world import World
+from tests.support.simulation import Lru, ask, facts, settings, trace
 
 
 def test_a_request_waits_for_the_load_and_then_for_its_answer() -> None:
@@ -74,7 +77,19 @@ def test_a_lease_that_is_held_too_long_ends() -> None:
     assert report.refused == {"LeaseExpiredError": 3}
 
 
-def test_who_waits_for_what_never_comes_is_counted_in_the_end() -> None:
+def test_who_is_never_answered_is_counted_in_the_end() -> None:
+    class Mute(Scheduler):
+        def decide(self, event: events.Event, now: float) -> list[actions.Action]:
+            return []
+
+    world = World(
+        trace([facts("a")], ask(0.0, "a")), Machine({"gpu": 10}), Mute(Lru(), Limits()), terms={}
+    )
+
+    assert world.run().unanswered == 1
+
+
+def test_who_waits_longer_than_allowed_is_refused() -> None:
     both = [facts("a"), facts("b")]
     asks = [ask(0.0, "a", tokens=1_000_000), ask(1.0, "b")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,20 +36,16 @@ class Story:
     def on_event(self, event: RouterEvent) -> None:
         self.events.append(event)
 
-    def states(self, *models: str) -> list[tuple[str, str]]:
-        """Return the changes of state of *models*, in order."""
-        return [
-            (event.model, str(event.state))
-            for event in self.events
-            if event.model in models and event.kind not in ("progress", "queued", "refused")
-        ]
+    @property
+    def changes(self) -> list[tuple[str, InstanceState | None]]:
+        """All changes of state, in order."""
+        passing = ("progress", "queued", "refused")
+        return [(each.model, each.state) for each in self.events if each.kind not in passing]
 
     def count(self, state: InstanceState, *models: str) -> int:
         """Return how often one of *models* (all, if none is named) came into *state*."""
         return sum(
-            event.state is state and event.kind not in ("progress", "queued", "refused")
-            for event in self.events
-            if event.model in models or not models
+            changed is state and (model in models or not models) for model, changed in self.changes
         )
 
     def loads(self, *models: str) -> int:
@@ -67,22 +64,34 @@ class Story:
             if event.model == model and event.state is state
         )
 
-    def place(self, model: str, state: InstanceState) -> int:
-        """Return how many events came before *model* first was in *state*."""
-        return next(
-            index
-            for index, event in enumerate(self.events)
-            if event.model == model and event.state is state
-        )
+    def happened_in_order(self, *steps: tuple[str, InstanceState]) -> bool:
+        """Whether each model first came into its state after the one named before it."""
+        places = [self.changes.index(step) for step in steps]
+        return places == sorted(places)
+
+
+class JumpingClock:
+    """The machine's clock, which a test may put forward."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def jump(self, seconds: float) -> None:
+        self._ahead += seconds
 
 
 @asynccontextmanager
 async def real_router(*plugins: object, **options: Any) -> AsyncIterator[Router]:
     """Run a router with workers of one thread each; *options* are its own."""
     # No margin: what else runs on the machine is not the matter of these tests.
-    small = {"n_threads": 1, "n_ctx": 512, "n_parallel": 2, "models_memory_margin": 0}
+    # No spare worker: it would take the processor from the one that is waited for.
+    usual = {"n_threads": 1, "n_ctx": 512, "n_parallel": 2, "models_memory_margin": 0}
+    usual |= {"spare_worker": False}
     with anyio.fail_after(50):
-        async with Router(plugins=plugins, **small, **options) as router:
+        async with Router(plugins=plugins, **{**usual, **options}) as router:
             yield router
 
 

@@ -7,161 +7,25 @@ scheduler's own fields, so that the scheduler can be judged by it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 from llm_router_mw.scheduler import Scheduler, actions, events
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.terms import Terms, shared
-from llm_router_mw.types import (
-    EventKind,
-    Failure,
-    InstanceKey,
-    InstanceState,
-    PoolReading,
-    Price,
-    SleepLevel,
+from llm_router_mw.types import InstanceKey, InstanceState, PoolReading, Price
+from tests.support.scheduler_records import (
+    Admitted,
+    Asked,
+    Held,
+    Lowered,
+    Sizes,
+    Step,
+    Trouble,
+    Violation,
+    Worker,
 )
-
-Phase = Literal["loading", "ready", "falling_asleep", "asleep", "waking", "stopping"]
-Sizes = Mapping[str, int]
 
 FIRST_COOL_DOWN_SECONDS = 10.0
 LONGEST_COOL_DOWN_SECONDS = 300.0
-
-
-class Violation(AssertionError):
-    """The scheduler broke a promise."""
-
-    def __init__(self, promise: str, message: str) -> None:
-        super().__init__(f"{promise}: {message}")
-        self.promise = promise
-
-
-@dataclass(slots=True)
-class Worker:
-    """A process, from the action that starts it to its exit."""
-
-    generation: int
-    price: Price | None
-    phase: Phase = "loading"
-    is_lowered: bool = False
-    """Whether it slept when it was told to stop: then it takes no slot."""
-    level: SleepLevel | None = None
-    begun: bool = False
-    """Whether its load has really begun, so that it can no longer be deferred."""
-    failed: bool = False
-    """Whether it said that its load failed; its exit follows."""
-    ready_at: float = 0.0
-    idle_since: float = 0.0
-    reserved: Sizes = field(default_factory=dict)
-    """What it was given, or was measured to need."""
-    low: dict[str, int] = field(default_factory=dict)
-    """The least that it must be charged with, by pool."""
-    high: dict[str, int] = field(default_factory=dict)
-    """The most that it may be charged with."""
-    leases: set[int] = field(default_factory=set)
-    guessed: bool = False
-    """Whether it was started for a prediction, and nobody has used it yet."""
-
-    @property
-    def takes_slot(self) -> bool:
-        return self.phase != "asleep" and not self.is_lowered
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request without an answer."""
-
-    event: events.Request
-    since: float
-    named: tuple[tuple[InstanceKey, str], ...]
-    """What must be loaded for it, companions too, each with its model."""
-    wanted: frozenset[InstanceKey]
-
-    @property
-    def id(self) -> int:
-        return self.event.id
-
-    @property
-    def keys(self) -> tuple[InstanceKey, ...]:
-        return self.event.instances
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A lease that is out."""
-
-    key: InstanceKey
-    model: str
-    since: float
-    keep_alive: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A start or a wake, and what there was when it was decided."""
-
-    key: InstanceKey
-    worker: Worker
-    needs: Sizes
-    room: Sizes
-    slots: int
-    """Of others."""
-    workers: int
-    """Of others."""
-    rivals: tuple[InstanceKey, ...]
-    """Resident members of a group of which one may be."""
-    is_wake: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Lowered:
-    """A worker that was told to sleep or to end."""
-
-    key: InstanceKey
-    action: actions.Sleep | actions.Stop | actions.Kill
-    phase: Phase
-    """That it was in."""
-    leases: frozenset[int]
-    """That were still out."""
-    worker: Worker
-    overdrawn: bool
-    """Whether more was held of something than there is for us."""
-
-
-@dataclass(slots=True)
-class Step:
-    """One event, what the scheduler wanted, and the facts that the promises are about."""
-
-    event: events.Event
-    now: float
-    actions: list[actions.Action] = field(default_factory=list)
-    admitted: list[Admitted] = field(default_factory=list)
-    lowered: list[Lowered] = field(default_factory=list)
-    granted: list[tuple[Asked, tuple[Phase | None, ...]]] = field(default_factory=list)
-    rejected: list[tuple[Asked, Failure]] = field(default_factory=list)
-    revoked: list[tuple[Held, Failure]] = field(default_factory=list)
-    announced: list[actions.Announce] = field(default_factory=list)
-    lost: list[Held] = field(default_factory=list)
-    """Leases of a worker that crashed."""
-    waiting: tuple[Asked, ...] = ()
-    """Who waited before."""
-    before: dict[InstanceKey, InstanceState] = field(default_factory=dict)
-    """States of those with a worker, as everybody was told of them."""
-
-    def announced_as(self, kind: EventKind) -> set[InstanceKey]:
-        return {each.instance for each in self.announced if each.kind == kind}
-
-
-@dataclass(slots=True)
-class Trouble:
-    """Failed loads of an instance."""
-
-    count: int = 0
-    until: float = 0.0
-    second_chance: bool = False
-    """Whether it ran out of memory once, and is tried again."""
 
 
 class Book:
@@ -335,7 +199,9 @@ class Book:
             if model in self.terms
             for companion in self.terms[model].companions
         )
-        return Asked(event, self.now, named, frozenset(key for key, _ in named))
+        said = (self.terms[model].priority for model in event.models if model in self.terms)
+        priority = event.priority + max(said, default=0)
+        return Asked(event, self.now, named, frozenset(key for key, _ in named), priority)
 
     def _current(self, key: InstanceKey, generation: int) -> Worker | None:
         worker = self.workers.get(key)
@@ -506,7 +372,7 @@ class Book:
         workers = [self.workers.get(key) for key in asked.keys]
         step.granted.append((asked, tuple(each.phase if each else None for each in workers)))
         pairs = list(zip(asked.keys, asked.event.models, strict=True))
-        for key, model in pairs:
+        for key, model in asked.named:
             self.attached.setdefault(key, set()).add(model)
         if len(leases) != (len(pairs) if asked.event.hold else 0):
             raise Violation("answered once", f"request {request} was given {len(leases)} leases")

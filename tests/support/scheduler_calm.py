@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import InstanceKey
-from tests.support.scheduler_book import Violation, Worker
+from tests.support.scheduler_records import Violation, Worker
 from tests.support.scheduler_room import stuck
 from tests.support.scheduler_world import RandomWorld
 

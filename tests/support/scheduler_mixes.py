@@ -21,6 +21,8 @@ GROUPED = Mix(grouped=2, models_max=(0, 3), unpriced=2)
 """Some models must not be resident together."""
 ROOMY = Mix(models=(4, 6), models_max=(0, 3), pools=(("gpu0", "gpu1"), ("gpu0", HOST)), too_large=3)
 """Several pools, several placements, and models that never fit."""
+COMPANY = Mix(companions=1, models=(3, 4), models_max=(0, 3, 2), unpriced=2, too_large=0)
+"""One model must have another beside it."""
 USUAL = Mix()
 """A little of everything."""
 
@@ -34,4 +36,5 @@ MIXES = {
     "shared": SHARED,
     "grouped": GROUPED,
     "roomy": ROOMY,
+    "company": COMPANY,
 }

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import InstanceKey, InstanceState, Price
-from tests.support.scheduler_book import Admitted, Asked, Book, Phase, Step, Worker
+from tests.support.scheduler_book import Book
+from tests.support.scheduler_records import Admitted, Asked, Phase, Step, Worker
 
 _AHEAD = frozenset({InstanceState.LOADING, InstanceState.LOADED, InstanceState.WAKING})
 _WITHOUT_LIMIT = 10**9
@@ -99,9 +100,7 @@ def _needs(book: Book, key: InstanceKey, sizes: Iterable[Mapping[str, int]]) -> 
     if tried is not None and tried.second_chance:
         needs = {pool: size * 5 // 4 + 1 for pool, size in needs.items()}
     needs["slots"] = needs["workers"] = 1
-    names = {
-        name for asked in book.wants(key) for wanted, name in asked.named if wanted == key
-    }
+    names = {name for asked in book.wants(key) for wanted, name in asked.named if wanted == key}
     for name in names | book.attached.get(key, set()):
         if name in book.terms:
             for group in book.terms[name].exclusive_groups:
@@ -124,12 +123,7 @@ def ranking(book: Book, asked: Iterable[Asked]) -> tuple[int, int, float]:
     since = min(each.since for each in asked)
     if book.now >= since + book.limits.max_wait_seconds:
         return (0, 0, since)
-    return (1, -max(_priority(book, each) for each in asked), since)
-
-
-def _priority(book: Book, asked: Asked) -> int:
-    said = (book.terms[m].priority for m in asked.event.models if m in book.terms)
-    return asked.event.priority + max(said, default=0)
+    return (1, -max(each.priority for each in asked), since)
 
 
 def can_be_freed(book: Book, step: Step, key: InstanceKey, worker: Worker) -> bool:

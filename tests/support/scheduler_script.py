@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from llm_router_mw.simulator.event_trace import Setup as TraceSetup
 from llm_router_mw.simulator.event_trace import event_line, setup_line
-from tests.support.scheduler_book import Violation
 from tests.support.scheduler_calm import finish, settle
 from tests.support.scheduler_checks import PROMISES, Promise
 from tests.support.scheduler_choices import Choices
+from tests.support.scheduler_records import Violation
 from tests.support.scheduler_setup import Mix, random_setup
 from tests.support.scheduler_world import RandomWorld
 

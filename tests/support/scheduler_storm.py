@@ -11,7 +11,8 @@ import sys
 import time
 
 from tests.support.scheduler_mixes import MIXES
-from tests.support.scheduler_script import play, random_script, shortest
+from tests.support.scheduler_script import Script, play, random_script, shortest
+from tests.support.scheduler_setup import Mix
 
 _MOVES = 300
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _show(script, mix, crowd) -> None:  # type: ignore[no-untyped-def]
+def _show(script: Script, mix: Mix, crowd: bool) -> None:
     try:
         play(script, mix, crowd=crowd)
     except Exception as error:

@@ -12,9 +12,10 @@ from typing import Any
 from llm_router_mw.protocols import EvictionPolicy
 from llm_router_mw.scheduler import Scheduler, events
 from llm_router_mw.types import Failure, InstanceKey, PoolReading
-from tests.support.scheduler_book import Book, Phase, Step, Worker
+from tests.support.scheduler_book import Book
 from tests.support.scheduler_checks import Promise
 from tests.support.scheduler_choices import Choices
+from tests.support.scheduler_records import Phase, Step, Worker
 from tests.support.scheduler_setup import POOL_SIZE, Mix, ModelKind, Setup, random_terms
 from tests.support.scheduling import Lru
 
@@ -271,7 +272,7 @@ class RandomWorld:
         return True
 
     def _send_stale_news(self, choices: Choices) -> bool:
-        """Let news arrive that was sent before its worker was told to stop, or by an earlier one."""
+        """Let news arrive that was sent before its worker was told to go, or by an older one."""
         if not self.book.workers:
             return False
         key, worker = choices.pick(list(self.book.workers.items()))

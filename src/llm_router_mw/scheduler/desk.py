@@ -55,32 +55,31 @@ class Desk:
     def request(self, request: events.Request, now: float) -> bool:
         """Refuse *request*, grant it at once, or let it wait; return whether it waits."""
         wanted = [self._residents.known(key) for key in request.instances]
+        waiter = self._waiter(request, now)
+        together = [self._residents.known(key) for key, _ in waiter.named]
         if not request.hold:
-            for instance in wanted:  # asked for by hand: try now, whatever happened before
+            for instance in together:  # asked for by hand: try now, whatever happened before
                 self._residents.forgive(instance)
-        refusal = self._refusal(wanted, request, now)
+        refusal = self._refusal(waiter, together, request, now)
         if refusal is not None:
             self._do(actions.Reject(request.id, refusal.to_failure()))
             self._announce_refusal(wanted[0], refusal.message)
             return False
-        waiter = self._waiter(request, now)
-        also = self._companions(request.models)
-        together = [*wanted, *(self._residents.known(key) for key in also)]
         if all(instance.state is InstanceState.LOADED for instance in together):
             self._grant(waiter, wanted, now)
             return False
-        self._wait(waiter, also)
+        self._wait(waiter)
         return True
 
     def _refusal(
-        self, wanted: list[Instance], request: events.Request, now: float
+        self, waiter: Waiter, together: list[Instance], request: events.Request, now: float
     ) -> LLMRouterError | None:
         if self._closing:
             return RouterNotRunningError("the router is closing")
-        too_many = refusals.too_many(wanted, self._limits)
+        too_many = refusals.too_many(together, self._limits)
         if too_many is not None:
             return too_many
-        for instance, model in zip(wanted, request.models, strict=True):
+        for instance, (_, model) in zip(together, waiter.named, strict=True):
             refusal = (
                 refusals.not_loaded(instance, model, request)
                 or refusals.cooling_down(instance, model, now)
@@ -106,19 +105,16 @@ class Desk:
             now,
             now + patience,
             request.keep_alive_seconds,
+            tuple(
+                companion
+                for model in request.models
+                if model in terms
+                for companion in terms[model].companions
+            ),
         )
 
-    def _companions(self, models: tuple[str, ...]) -> tuple[InstanceKey, ...]:
-        terms = self._residents.terms
-        return tuple(
-            companion.instance
-            for model in models
-            if model in terms
-            for companion in terms[model].companions
-        )
-
-    def _wait(self, waiter: Waiter, also: tuple[InstanceKey, ...]) -> None:
-        ticket = self._queue.add(waiter, also)
+    def _wait(self, waiter: Waiter) -> None:
+        ticket = self._queue.add(waiter)
         self._timers.ring(("waiter", waiter.id), waiter.until_seconds)
         self._watch_patience(ticket)
         first = self._residents.known(waiter.instances[0])
@@ -138,7 +134,9 @@ class Desk:
         """Grant what waits for *instance*, in the step that sees it ready."""
         for ticket in self._queue.of(instance.key):
             wanted = {key: self._residents.known(key) for key in ticket.instances}
-            if all(each.state is InstanceState.LOADED for each in wanted.values()):
+            ready = all(each.state is InstanceState.LOADED for each in wanted.values())
+            # To grant one may spare what drained for it, and so grant others of these.
+            if ready and ticket.waiters and not self._closing:
                 for waiter in self._queue.remove_ticket(ticket):
                     self._timers.forget(("waiter", waiter.id))
                     self._grant(waiter, [wanted[key] for key in waiter.instances], now)
@@ -147,6 +145,8 @@ class Desk:
 
     def _grant(self, waiter: Waiter, wanted: list[Instance], now: float) -> None:
         leases = []
+        for companion in waiter.company:
+            self._residents.attach(self._residents.known(companion.instance), companion.model)
         for instance, model in zip(wanted, waiter.models, strict=True):
             self._residents.attach(instance, model)
             if waiter.hold:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from llm_router_mw.scheduler.terms import Companion
 from llm_router_mw.types import InstanceKey
 
 _SortKey = tuple[int, float, float, int]
@@ -25,6 +26,14 @@ class Waiter:
     until_seconds: float
     """When it is refused if it has no room by then."""
     keep_alive_seconds: float | None = None
+    company: tuple[Companion, ...] = ()
+    """What must be resident with them."""
+
+    @property
+    def named(self) -> tuple[tuple[InstanceKey, str], ...]:
+        """All that it needs, company included, each with its model."""
+        company = ((each.instance, each.model) for each in self.company)
+        return (*zip(self.instances, self.models, strict=True), *company)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +108,7 @@ class Queue:
             model
             for ticket in self.of(instance)
             for waiter in ticket.waiters.values()
-            for wanted, model in zip(waiter.instances, waiter.models, strict=True)
+            for wanted, model in waiter.named
             if wanted == instance
         }
 
@@ -112,9 +121,9 @@ class Queue:
         """Return the tickets whose turn comes before that of *ticket*."""
         return [other for _, other in self._order[: self._index(ticket)]]
 
-    def add(self, waiter: Waiter, also: tuple[InstanceKey, ...] = ()) -> Ticket:
-        """Let *waiter* wait for its instances, and for *also* to be resident with them."""
-        wanted = tuple(dict.fromkeys((*waiter.instances, *also)))
+    def add(self, waiter: Waiter) -> Ticket:
+        """Let *waiter* wait for its instances, and for their company."""
+        wanted = tuple(dict.fromkeys(instance for instance, _ in waiter.named))
         ticket = self._tickets.get(wanted)
         if ticket is None:
             ticket = self._new_ticket(wanted, waiter)

@@ -331,6 +331,11 @@ BOMBS: list[Any] = [
 ]
 
 
+def test_a_count_of_null_is_as_if_it_were_not_there() -> None:
+    schema = {"type": "array", "items": [{"type": "null"}]}
+    assert schema_to_gbnf({**schema, "minItems": None}) == schema_to_gbnf(schema)
+
+
 @pytest.mark.parametrize("schema", BOMBS)
 @pytest.mark.timeout(5)
 def test_a_schema_that_grows_out_of_hand_is_refused(schema: Any) -> None:

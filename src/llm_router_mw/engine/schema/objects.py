@@ -56,7 +56,7 @@ def array(schema: Schema, book: RuleBook, convert: _Convert, place: str) -> str:
     if schema.get("uniqueItems"):
         raise SchemaError(place, "the keyword 'uniqueItems' is not supported")
     low, high = count(schema, "minItems", 0, place) or 0, count(schema, "maxItems", None, place)
-    first, rest = _items(schema, place)
+    first, rest = _items(schema, place, low)
     space = book.primitive("space")
     first = first if high is None else first[:high]
     parts = [convert(item, f"{place}/prefixItems/{index}") for index, item in enumerate(first)]
@@ -126,8 +126,8 @@ def _sequence(pairs: list[tuple[str, bool]], more: str, book: RuleBook, place: s
     return f"{QUOTE} {choice}" if is_needed else f"( {QUOTE} {choice} )?"
 
 
-def _items(schema: Schema, place: str) -> tuple[list[Any], Any]:
-    """Return the schemas of the first items, and the one of all that follow."""
+def _items(schema: Schema, place: str, low: int) -> tuple[list[Any], Any]:
+    """Return the schemas of the first items, and of all that follow; there are *low* at least."""
     items = schema.get("items", True)
     first = schema.get("prefixItems", [])
     if isinstance(items, list):
@@ -135,7 +135,7 @@ def _items(schema: Schema, place: str) -> tuple[list[Any], Any]:
         first, items = items, schema.get("additionalItems", True)
     if not isinstance(first, list):
         raise SchemaError(place, "prefixItems must be a list")
-    if first and items is True and not schema.get("minItems", 0) > len(first):
+    if first and items is True and low <= len(first):
         # More is allowed, but nobody who lists items waits for others.
         items = False
     return first, items

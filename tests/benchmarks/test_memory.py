@@ -1,0 +1,43 @@
+"""The table of estimates beside the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.memory import Row, markdown
+from benchmarks.memory_formulas import file_size_rule, ollama_rule
+from benchmarks.table import BEGIN, END
+from llm_router_mw.memory.model_file import ModelFiles
+from llm_router_mw.types import Model
+from tests.support.sparse_models import write_sparse_model
+
+
+def test_the_rules_of_others_are_what_they_say(tmp_path: Path) -> None:
+    path = write_sparse_model(tmp_path / "m.gguf", "llama-8b")
+    file = ModelFiles().read(Model(id="m", path=str(path), source="test"))
+    size = path.stat().st_size
+    assert file_size_rule(file) == int(size * 1.2) + 2 * 2**30
+    # 32 layers, 8 heads for keys and values, each 128 wide, in half precision.
+    assert ollama_rule(file, 1000) == size + 2 * 32 * 8 * 128 * 1000 * 2
+
+
+def test_a_row_shows_the_typical_error_and_the_extremes() -> None:
+    ends = (-0.5, 2.0)
+    row = Row(name="m", ours=(0.01, -0.03), scratch=(0.1,), most=ends, file_size=ends, ollama=ends)
+    assert row.cells() == ("m", "2", "2.0% (10.0%)", *["-50% … +200%"] * 3)
+    assert markdown([row]).splitlines()[2].startswith("| m | 2 |")
+
+
+def test_the_command_writes_the_table_into_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    arguments = ["memory", "--loads", "1", "--only", "minilm", "--write", str(document)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    text = document.read_text()
+    assert "| minilm | 1 |" in text
+    assert "| all | 1 |" in text
+    assert "old" not in text

@@ -1,0 +1,88 @@
+"""What a promise is, and the questions that several of them ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from llm_router_mw.scheduler import events
+from llm_router_mw.types import InstanceKey, InstanceState, Price
+from tests.support.scheduler_book import Book
+from tests.support.scheduler_records import Lowered, Step, Violation, Worker
+
+ON_ITS_WAY = frozenset({InstanceState.LOADING, InstanceState.LOADED, InstanceState.WAKING})
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A name, and a function that raises :class:`Violation` if a step breaks it."""
+
+    name: str
+    says: str
+    check: Callable[[Book, Step], None]
+
+
+PROMISES: dict[str, Promise] = {}
+
+
+def promise(check: Callable[[Book, Step], Iterable[str] | None]) -> None:
+    """Register *check*, which yields what is wrong."""
+    name = check.__name__.strip("_").replace("_", " ")
+
+    def run(book: Book, step: Step) -> None:
+        for wrong in check(book, step) or ():
+            raise Violation(name, wrong)
+
+    PROMISES[name] = Promise(name, check.__doc__ or "", run)
+
+
+def is_victim(step: Step, lowered: Lowered) -> bool:
+    return lowered.key in step.announced_as("evicted")
+
+
+def drained(step: Step) -> list[InstanceKey]:
+    """Return what began to drain in this step, other than by hand."""
+    by_hand = (
+        step.event.instance if isinstance(step.event, events.Unload | events.PutToSleep) else None
+    )
+    return [
+        each.instance
+        for each in step.announced
+        if each.state is InstanceState.DRAINING
+        and step.before.get(each.instance) is not InstanceState.DRAINING
+        and each.instance != by_hand
+    ]
+
+
+def idle_due(book: Book, key: InstanceKey, worker: Worker, *, phase: str | None = None) -> float:
+    """Return when an instance that nobody uses is to go down a step."""
+    kept = book.keep_until.get(key)
+    if kept:
+        return max(kept.values())
+    terms = book.agreed(key)
+    limits = [terms.unload_idle_seconds]
+    if (phase or worker.phase) == "ready":
+        limits.append(terms.sleep_idle_seconds)
+    return min((worker.idle_since + limit for limit in limits if limit >= 0), default=float("inf"))
+
+
+def had_trouble(book: Book, key: InstanceKey) -> bool:
+    trouble = book.trouble.get(key)
+    return trouble is not None and trouble.second_chance
+
+
+def cools_down(book: Book, key: InstanceKey) -> bool:
+    trouble = book.trouble.get(key)
+    return trouble is not None and book.now < trouble.until
+
+
+def fits_alone(book: Book, key: InstanceKey) -> bool:
+    prices: tuple[Price, ...] = book.prices.get(key, ())
+    return not prices or any(_fits(price.bytes_by_pool, book) for price in prices)
+
+
+def _fits(sizes: Mapping[str, int], book: Book) -> bool:
+    return all(
+        pool not in book.pools or size <= book.pools[pool].capacity_bytes
+        for pool, size in sizes.items()
+    )

@@ -20,6 +20,7 @@ from llm_router_mw import LLMRouterMiddleware, errors, hookspecs
 from llm_router_mw.api import routes
 from llm_router_mw.cli import main
 from llm_router_mw.config import RouterConfig, parse_config
+from llm_router_mw.protocols import DeviceProbe, Estimator, EvictionPolicy, PlacementPolicy
 from llm_router_mw.types import LoadOptions
 from tests.support.answers import ask, client, model_ids
 from tests.support.processes import free_port, server_process
@@ -259,3 +260,24 @@ def served_routes() -> set[tuple[str, str]]:
 
 def test_the_documented_routes_are_those_that_are_served() -> None:
     assert documented_routes() == {route for route in served_routes() if route[0] != "HEAD"}
+
+
+# Plugins
+
+
+def shown_plugins() -> list[Any]:
+    """Return what the examples of plugins supply, made as a plugin would make it."""
+    names: dict[str, Any] = {"__name__": "shown"}
+    for snippet in blocks(DOCS / "plugins.md"):
+        if snippet.language == "python":
+            exec(snippet.text, names)
+    kinds = [value for value in names.values() if inspect.isclass(value)]
+    return [kind() for kind in kinds if kind.__module__ == "shown"]
+
+
+KINDS = (DeviceProbe, Estimator, EvictionPolicy, PlacementPolicy)
+
+
+def test_the_plugins_that_are_shown_are_what_they_are_called() -> None:
+    shown = {kind for kind in KINDS for each in shown_plugins() if isinstance(each, kind)}
+    assert shown == set(KINDS)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.memory_pool import UNIT
+from tests.support.sized_models import write_sized_model
 from tests.support.tiny_models import write_tiny_bert, write_tiny_llama
 
 
@@ -29,3 +31,21 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate("abcd"):
         write_tiny_llama(folder / f"{name}.gguf", seed=seed, n_ctx_train=8192)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sized_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Models by name, as the option ``models`` takes them; their processes hold so many units:
+
+    ``embedding`` 6, ``medium`` 37, ``left`` and ``right`` 70 each, ``giant`` 81, ``huge`` more than
+    there are.
+    """
+    folder = tmp_path_factory.mktemp("sized")
+    # What the process holds besides the weights is about four units.
+    units = {"embedding": 2.5, "medium": 33.4, "left": 66, "right": 66, "giant": 77, "huge": 150}
+    models = {
+        name: {"path": str(write_sized_model(folder / f"{name}.gguf", int(size * UNIT)))}
+        for name, size in units.items()
+    }
+    models["embedding"]["pooling"] = "mean"
+    return models

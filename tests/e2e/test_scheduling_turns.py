@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -192,18 +193,17 @@ async def test_a_load_goes_on_as_long_as_one_of_many_wants_it(slow_to_load: Path
 
 async def test_who_has_priority_is_served_first(letters: Path) -> None:
     served: list[str] = []
-    models = {name: {"path": letters / f"{name}.gguf"} for name in "abc"}
-    models["c"] |= {"priority": 5}
+    models: dict[str, Any] = {name: {"path": letters / f"{name}.gguf"} for name in "abcd"}
+    models["c"]["priority"] = 5
     async with real_router(models=models, models_max=1) as router:
 
-        async def ask(model: str, **wishes: int) -> None:
-            async with router.acquire(model, **wishes):  # type: ignore[call-overload]
+        async def ask(model: str, priority: int) -> None:
+            async with router.acquire(model, priority=priority):
                 served.append(model)
 
         async with anyio.create_task_group() as tasks, router.acquire("a"):
-            tasks.start_soon(ask, "b")
-            await waits(router, "b")
-            tasks.start_soon(ask, "c")
-            await waits(router, "c")
-            assert (view(router, "c").position, view(router, "b").position) == (1, 2)
-        assert served == ["c", "b"]
+            for model, priority in {"b": 0, "c": 0, "d": 9}.items():
+                tasks.start_soon(ask, model, priority)
+                await waits(router, model)
+            assert [view(router, model).position for model in "dcb"] == [1, 2, 3]
+    assert served == ["d", "c", "b"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_router_mw.engine import pace
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.generating import EngineBrokenError
 from llm_router_mw.errors import (
@@ -103,6 +104,50 @@ def test_long_prompts_are_taken_one_after_the_other(load: Load, endless: Path) -
     assert driver.rows == [32, 32, 6 + 26, 1 + 31, 1 + 13, 2, 2, 1, 1]
     texts = [driver.text(request) for request in requests]
     assert texts == alone(load, endless, prompts, 5)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each row seem to take 10 ms, so that steps are sized as on a slow machine."""
+    now = 0.0
+    compute = Context.compute
+
+    def slowly(self: Context) -> int:
+        nonlocal now
+        now += 0.01 * self.n_rows
+        return compute(self)
+
+    monkeypatch.setattr(pace, "perf_counter", lambda: now)
+    monkeypatch.setattr(Context, "compute", slowly)
+
+
+@pytest.mark.usefixtures("slow")
+class TestPace:
+    """What a step takes of prompts on a machine where a tenth of a second is ten rows."""
+
+    def test_a_long_prompt_leaves_several_answers_their_pace(
+        self, load: Load, endless: Path
+    ) -> None:
+        driver = load(endless, n_parallel=5)
+        for n in range(4):
+            driver.submit(prompt(tokens(n, 20), max_tokens=40))
+        for _ in range(3):
+            driver.step()
+        driver.submit(prompt(tokens(5, 100), max_tokens=2))
+        driver.run()
+        # 28 rows of it beside the four answers.
+        assert driver.rows[:8] == [80, 4, 4, 32, 32, 32, 4 + 16, 5]
+
+    def test_readers_that_pause_do_not_come_back_behind_a_long_step(
+        self, load: Load, endless: Path
+    ) -> None:
+        driver = load(endless)
+        for n in range(2):
+            driver.submit(prompt(tokens(n, 20)), credit=3)
+        driver.run()
+        driver.submit(prompt(tokens(5, 70), max_tokens=2))
+        driver.run()
+        assert driver.rows == [40, 2, 2, 32, 32, 6, 1]
 
 
 def test_rows_are_sorted_by_sequence(

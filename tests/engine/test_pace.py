@@ -31,8 +31,25 @@ def test_alone_a_prompt_may_fill_the_batch(clock: Clock) -> None:
     assert measured.prompt_budget(0) == 512
 
 
-def test_as_long_as_nothing_is_known_it_may_too() -> None:
-    assert Pace(512).prompt_budget(3) == 509
+@pytest.mark.parametrize("n_decoding", [0, 3])
+def test_as_long_as_nothing_is_known_a_part_of_the_batch_is_taken(n_decoding: int) -> None:
+    assert Pace(512).prompt_budget(n_decoding) == 256
+
+
+def test_as_long_as_nothing_is_known_small_batches_are_filled() -> None:
+    assert Pace(64).prompt_budget(3) == 61
+
+
+def test_even_alone_a_step_lasts_ten_seconds_at_most(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 100, 10.0)
+    assert 100 <= measured.prompt_budget(0) < 100 + 16
+
+
+def test_answers_that_stand_still_keep_steps_short_too(clock: Clock) -> None:
+    measured = Pace(512)
+    clock.step(measured, 500, 5.0)
+    assert measured.prompt_budget(0, n_paused=4) == 32
 
 
 def test_beside_others_a_step_lasts_about_a_tenth_of_a_second(clock: Clock) -> None:
@@ -77,6 +94,7 @@ def test_a_slow_machine_still_gets_on(clock: Clock) -> None:
 
 def test_steps_that_only_decode_are_not_measured(clock: Clock) -> None:
     measured = Pace(512)
+    clock.step(measured, 500, 0.001)
     clock.step(measured, 4, 100.0)
     assert measured.prompt_budget(4) == 508
 

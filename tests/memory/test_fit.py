@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from llm_router_mw.memory.fit import bytes_by_pool, largest_context
+from llm_router_mw.memory.fit import largest_context
 from llm_router_mw.memory.metadata import MetadataEstimator
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.types import Device, Model, Placement
 from tests.support.model_headers import write_sparse
 
@@ -31,7 +32,7 @@ def model(tmp_path: Path) -> Model:
 
 def needed(model: Model, n_ctx: int, devices: tuple[Device, ...] = OWN) -> dict[str, int]:
     placement = structs.replace(FULL, n_ctx=n_ctx)
-    return bytes_by_pool(MetadataEstimator().estimate(model, placement, devices), devices)
+    return by_pool(MetadataEstimator().estimate(model, placement, devices).upper, devices)
 
 
 @pytest.mark.parametrize("n_ctx", [256, 4096, 50_176, 131_072])

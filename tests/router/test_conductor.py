@@ -10,12 +10,12 @@ import anyio
 import pytest
 
 from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
-from llm_router_mw.errors import QueueTimeoutError
+from llm_router_mw.errors import ModelLoadError, QueueTimeoutError
 from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, actions, events
-from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price
+from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, QueuePlace
 from tests.support.fake_engine import FakePlugin, FakeSource
 from tests.support.waiting import until
 
@@ -142,6 +142,41 @@ async def test_a_request_that_waits_too_long_is_refused_by_the_clock(tmp_path: P
             tasks.cancel_scope.cancel()
         assert lease.held
         lease.release()
+
+
+async def test_who_fails_to_hear_of_his_place_is_served_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def listen(place: QueuePlace) -> None:
+        raise RuntimeError("deaf")
+
+    async with stage(tmp_path) as theatre:
+        conductor = theatre.conductor
+        (first,) = await conductor.request([theatre.a], Wish(), hold=True)
+
+        async def ask() -> None:
+            (lease,) = await conductor.request([theatre.b], Wish(), hold=True, on_queued=listen)
+            lease.release()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until(lambda: theatre.waiting(theatre.b) == 1)
+            first.release()
+        assert theatre.state(theatre.b) is InstanceState.LOADED
+    assert len([each for each in caplog.records if each.exc_info]) == 1
+
+
+async def test_the_log_says_why_a_load_that_nobody_waits_for_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(tmp_path) as theatre:
+        failure = ModelLoadError("it is too large").to_failure()
+        theatre.conductor.request_later([theatre.a])
+        event = events.PriceFailed(instance=theatre.a.instance_key, failure=failure)
+        theatre.conductor.dispatch(event)
+        assert [each.message for each in caplog.records] == [
+            "nothing is loaded as was asked for: it is too large"
+        ]
 
 
 async def test_the_timer_is_put_forward_but_not_back(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from llm_router_mw.errors import (
     WorkerDiedError,
 )
 from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer
+from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer, Shortfall
 from llm_router_mw.router import Lease, Router
 from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.types import ChatTask, Delta, FinishDelta, InstanceState, Model, RouterEvent
@@ -639,6 +639,15 @@ async def test_an_answer_that_is_cut_off_by_a_release_is_not_passed_off_as_a_who
             await chatting
 
 
+async def test_who_waits_for_sleep_is_told_that_the_router_closes(plugin: FakePlugin) -> None:
+    async with fake_router(plugin) as router:
+        await router.lease("a")
+        sleeping = asyncio.create_task(router.sleep("a"))
+        await until(lambda: state(router, "a") is InstanceState.DRAINING)
+    with anyio.fail_after(5), pytest.raises(RouterNotRunningError):
+        await sleeping
+
+
 async def test_unload_does_not_wait_for_a_worker_that_came_after(plugin: FakePlugin) -> None:
     async with fake_router(plugin) as router:
         lease = await router.lease("a")
@@ -755,7 +764,7 @@ async def test_a_custom_policy_chooses_the_victim(plugin: FakePlugin) -> None:
         name = "newest"
 
         def rank(
-            self, candidates: Sequence[Candidate], shortfall: int, now: float
+            self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
         ) -> Sequence[Candidate]:
             return sorted(candidates, key=lambda candidate: -candidate.last_used_seconds)
 

@@ -93,3 +93,17 @@ def test_each_state_is_told_once() -> None:
         InstanceState.STOPPING,
         InstanceState.UNLOADED,
     ]
+
+
+def test_sleep_and_wake_say_what_was_freed_and_what_is_taken() -> None:
+    mib = 1024**2
+    world = World()
+    world.memory(gpu=4000 * mib)
+    world.sizes(a=900 * mib)
+    world.idle("a")
+    world.put_to_sleep("a")
+    world.slept("a", gpu=30 * mib)
+    assert world.reasons("a")[-1].endswith(", freed 870 MiB of gpu, keeps 30 MiB of gpu")
+    world.ask("a")
+    world.woke("a", gpu=850 * mib)
+    assert world.reasons("a")[-1].endswith(", takes 850 MiB of gpu")

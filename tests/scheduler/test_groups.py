@@ -98,6 +98,16 @@ def test_a_group_ends_with_the_model_that_was_in_it() -> None:
     assert world.did[-1] == "start b"
 
 
+def test_one_who_stops_waiting_takes_his_groups_with_him() -> None:
+    world = World(models_max=0)
+    world.terms(m=Terms(), n=G, b=G)
+    world.serve("b")
+    strict = world.ask_shared(("n", "a"))
+    world.ask_shared(("m", "a"))
+    assert "start a" not in world.did
+    assert world.cancel(strict) == ["start a"]
+
+
 def test_what_is_said_anew_holds_for_what_is_resident() -> None:
     world = World(models_max=0)
     world.idle("a")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llm_router_mw.scheduler import Terms
 from llm_router_mw.types import InstanceState
 from tests.support.scheduling import World, reading
@@ -9,7 +11,7 @@ from tests.support.scheduling import World, reading
 PINNED = Terms(pinned=True)
 
 
-def pinned_world(**limits: float) -> World:
+def pinned_world(**limits: Any) -> World:
     world = World(**limits)
     world.terms(a=PINNED)
     world.idle("a")

@@ -123,8 +123,11 @@ class TestPatience:
         request = world.ask("b", timeout_seconds=100)
         assert world.tick(60) == [f"reject {request}: QueueTimeoutError"]
 
-    def test_a_load_of_its_own_may_take_longer(self) -> None:
+    # At the second time, the difference of times is a little less than the limit.
+    @pytest.mark.parametrize("arrival", [0.0, 4.1])
+    def test_a_load_of_its_own_may_take_longer(self, arrival: float) -> None:
         world = World(queue_timeout_seconds=60)
+        world.tick(arrival)
         request = world.ask("a")
         assert world.tick(100) == []
         assert world.loaded("a") == [f"grant {request}"]
@@ -153,6 +156,19 @@ class TestPatience:
         world.tick(20)
         assert world.timer == 55
         world.tick(5)
+        assert world.state("a") is InstanceState.DRAINING
+
+    def test_who_comes_later_waits_for_his_own_time(self) -> None:
+        world = World(max_wait_seconds=30)
+        world.serve("a")
+        first = world.ask("b")
+        world.now += 10
+        world.ask("b")
+        world.cancel(first)
+        world.tick(20)
+        assert world.state("a") is InstanceState.LOADED
+        assert world.timer == 40
+        world.tick(10)
         assert world.state("a") is InstanceState.DRAINING
 
 
@@ -239,6 +255,19 @@ class TestPlace:
         place = world.scheduler.queue_place(world.ask("b"))
         assert place is not None
         assert place.expected_wait_seconds == pytest.approx(7.0)
+
+    def test_an_instance_has_the_best_place_of_those_who_wait_for_it(self) -> None:
+        world = World(models_max=2)
+        world.serve("a")
+        world.serve("x")
+        for name in "bc":
+            world.ask(name)
+        world.ask("c", "b")
+        place = world.scheduler.place_of(key("c"))
+        assert place is not None
+        assert place.position == 2
+        assert world.scheduler.place_of(key("a")) is None
+        assert world.scheduler.total_waiting == 3
 
     def test_who_does_not_wait_has_no_place(self) -> None:
         world = World()

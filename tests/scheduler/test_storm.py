@@ -9,6 +9,7 @@ import pytest
 
 from llm_router_mw.scheduler import Scheduler, actions, events
 from llm_router_mw.simulator.event_trace import read_event_trace
+from tests.support.scheduler_checks import PROMISES
 from tests.support.scheduler_mixes import MIXES, USUAL
 from tests.support.scheduler_records import Violation
 from tests.support.scheduler_script import play, random_script, shortest, written
@@ -58,12 +59,13 @@ class _Greedy(Scheduler):
 def test_a_broken_promise_is_found_and_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.scheduler_world.Scheduler", _Greedy)
     script = random_script(random.Random(3), 300)
+    promises = [PROMISES["a leased instance is never a victim"]]
     with pytest.raises(Violation, match="a leased instance is never a victim"):
-        play(script, USUAL)
-    short = shortest(script, USUAL)
-    assert len(short) < 8
+        play(script, USUAL, promises)
+    short = shortest(script, USUAL, promises)
+    assert len(short) < 12
     with pytest.raises(Violation) as caught:
-        play(short, USUAL)
+        play(short, USUAL, promises)
     setup, trace = read_event_trace(caught.value.__notes__[0].splitlines())
     assert setup.limits.models_max >= 0
     assert any(isinstance(event, events.Request) for _, event in trace)
@@ -75,5 +77,5 @@ def test_the_driver_shows_what_it_found(
     monkeypatch.setattr("tests.support.scheduler_world.Scheduler", _Greedy)
     assert main(["--steps", "10000", "--mix", "crowded", "--moves", "100"]) == 1
     shown = capsys.readouterr()
-    assert "a leased instance is never a victim" in shown.err
+    assert "got Stop" in shown.err
     assert '"type":"Request"' in shown.out

@@ -132,16 +132,16 @@ def test_but_not_once_it_is_overdue() -> None:
 
 def test_two_that_drain_for_each_other_are_both_spared() -> None:
     world = World(models_max=2, max_wait_seconds=30)
-    world.serve("a")
-    world.now += 1
     world.serve("f")
+    world.now += 1
+    world.serve("a")
     blocked = world.ask("c")
     world.tick(30)
-    assert world.state("a") is InstanceState.DRAINING
-    alone = world.ask("a")
-    both = world.ask("f", "a")
+    alone = world.ask("f")
+    both = world.ask("a", "f")
     world.tick(30)
-    assert world.state("f") is InstanceState.LOADED
+    assert world.state("f") is InstanceState.DRAINING
+    assert world.state("a") is InstanceState.DRAINING
     world.cancel(blocked)
     assert {alone, both} <= set(world.granted)
 

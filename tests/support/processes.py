@@ -63,7 +63,7 @@ class ServerProcess:
 
     def workers(self) -> list[int]:
         """Return the ids of all processes below the server."""
-        return _descendants(self.process.pid)
+        return descendants(self.process.pid)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code; fail if a process below is left."""
@@ -102,7 +102,7 @@ def server_process(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    below = _descendants(process.pid)
+    below = descendants(process.pid)
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -112,7 +112,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return the ids of all processes below *pid*."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (status := _status(int(entry.name))) is not None:

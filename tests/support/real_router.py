@@ -18,6 +18,7 @@ from tests.support.waiting import until
 
 LONG_SECONDS = 40.0
 """A bound on waiting for what takes a second, on a machine that is busy with other things."""
+_NO_CHANGE = ("progress", "queued", "refused")
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -39,8 +40,7 @@ class Story:
     @property
     def changes(self) -> list[tuple[str, InstanceState | None]]:
         """All changes of state, in order."""
-        passing = ("progress", "queued", "refused")
-        return [(each.model, each.state) for each in self.events if each.kind not in passing]
+        return [(each.model, each.state) for each in self.events if each.kind not in _NO_CHANGE]
 
     def count(self, state: InstanceState, *models: str) -> int:
         """Return how often one of *models* (all, if none is named) came into *state*."""
@@ -61,7 +61,7 @@ class Story:
         return next(
             event.reason
             for event in reversed(self.events)
-            if event.model == model and event.state is state
+            if event.model == model and event.state is state and event.kind not in _NO_CHANGE
         )
 
     def happened_in_order(self, *steps: tuple[str, InstanceState]) -> bool:

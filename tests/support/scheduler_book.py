@@ -113,7 +113,7 @@ class Book:
             case events.Request():
                 self.requests[event.id] = self._asked(event)
                 if not event.hold:
-                    for key in event.instances:
+                    for key in self.requests[event.id].wanted:
                         self._forgive(key)
             case events.Cancelled(id):
                 self.requests.pop(id, None)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llm_router_mw.scheduler import actions, events
+from llm_router_mw.scheduler import events
+from llm_router_mw.scheduler.actions import Action, Announce, Kill, Sleep, Stop
 from llm_router_mw.types import (
     EventKind,
     Failure,
@@ -112,7 +113,7 @@ class Lowered:
     """A worker that was told to sleep or to end."""
 
     key: InstanceKey
-    action: actions.Sleep | actions.Stop | actions.Kill
+    action: Sleep | Stop | Kill
     phase: Phase
     """That it was in."""
     leases: frozenset[int]
@@ -128,13 +129,13 @@ class Step:
 
     event: events.Event
     now: float
-    actions: list[actions.Action] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
     admitted: list[Admitted] = field(default_factory=list)
     lowered: list[Lowered] = field(default_factory=list)
     granted: list[tuple[Asked, tuple[Phase | None, ...]]] = field(default_factory=list)
     rejected: list[tuple[Asked, Failure]] = field(default_factory=list)
     revoked: list[tuple[Held, Failure]] = field(default_factory=list)
-    announced: list[actions.Announce] = field(default_factory=list)
+    announced: list[Announce] = field(default_factory=list)
     lost: list[Held] = field(default_factory=list)
     """Leases of a worker that crashed."""
     waiting: tuple[Asked, ...] = ()

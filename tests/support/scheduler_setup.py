@@ -15,7 +15,7 @@ from tests.support.scheduler_choices import Choices
 SIZES = (10, 20, 30, 45, 60, 80, 95)
 """Of a pool of 100."""
 POOL_SIZE = 100
-_LEVELS: tuple[SleepLevel, ...] = ("full", "context")
+LEVELS: tuple[SleepLevel, ...] = ("full", "context")
 _STEPS: tuple[Step, ...] = ("stop", "full", "context")
 
 
@@ -101,7 +101,7 @@ def _terms(choices: Choices, mix: Mix, limits: Limits) -> Terms:
         priority=choices.pick((1, 2)) if mix.urgent and choices.one_in(mix.urgent) else 0,
         pinned=bool(mix.pinned) and choices.one_in(mix.pinned),
         sleep_idle_seconds=choices.pick((20.0, 5.0, OFF)) if timed else OFF,
-        sleep_level=choices.pick(_LEVELS) if timed else "full",
+        sleep_level=choices.pick(LEVELS) if timed else "full",
         unload_idle_seconds=choices.pick((OFF, 40.0)) if timed else OFF,
         evict_to=choices.pick(_STEPS) if mix.mild and choices.one_in(mix.mild) else "stop",
         exclusive_groups=(

@@ -16,7 +16,7 @@ from tests.support.scheduler_book import Book
 from tests.support.scheduler_checks import Promise
 from tests.support.scheduler_choices import Choices
 from tests.support.scheduler_records import Phase, Step, Worker
-from tests.support.scheduler_setup import POOL_SIZE, Mix, ModelKind, Setup, random_terms
+from tests.support.scheduler_setup import LEVELS, POOL_SIZE, Mix, ModelKind, Setup, random_terms
 from tests.support.scheduling import Lru
 
 USUAL: Mapping[str, int] = {
@@ -279,16 +279,13 @@ class RandomWorld:
         generation = worker.generation
         if worker.phase not in ("stopping", "asleep"):
             generation -= 1
-        self.feed(
-            choices.pick(
-                (
-                    events.Loaded(instance=key, generation=generation),
-                    events.Woke(instance=key, generation=generation),
-                    events.Slept(instance=key, generation=generation),
-                    events.WorkerExited(instance=key, generation=generation - 1, reason="old"),
-                )
-            )
+        news: tuple[events.Event, ...] = (
+            events.Loaded(instance=key, generation=generation),
+            events.Woke(instance=key, generation=generation),
+            events.Slept(instance=key, generation=generation),
+            events.WorkerExited(instance=key, generation=generation - 1, reason="old"),
         )
+        self.feed(choices.pick(news))
         return True
 
     # The machine
@@ -337,8 +334,7 @@ class RandomWorld:
 
     def _put_to_sleep(self, choices: Choices) -> bool:
         kind = choices.pick(self.setup.models)
-        level = choices.pick(("full", "context"))
-        self.feed(events.PutToSleep(instance=kind.key, level=level))
+        self.feed(events.PutToSleep(instance=kind.key, level=choices.pick(LEVELS)))
         return True
 
     def _predict(self, choices: Choices) -> bool:

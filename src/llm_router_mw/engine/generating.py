@@ -241,9 +241,7 @@ class GenerationLoop:
         ready = self._of_equal_adapters(
             [generation for generation in self._running if not generation.stalled]
         )
-        n_decoding = sum(generation.n_pending == 1 for generation in ready)
-        prompts = [generation.n_past for generation in ready if generation.n_pending > 1]
-        budget = self._pace.prompt_budget(n_decoding, max(prompts, default=0))
+        budget = self._prompt_budget(ready)
         plan: list[Part] = []
         for generation in ready:
             size = generation.n_pending
@@ -255,6 +253,16 @@ class GenerationLoop:
         # llama.cpp computes a batch up to a third faster if the rows of a sequence are together.
         plan.sort(key=_sequence)
         return plan
+
+    def _prompt_budget(self, ready: list[Generation]) -> int:
+        """Return how many tokens of prompts go into a step of *ready*."""
+        depths = [generation.n_past for generation in ready if generation.n_pending > 1]
+        if not depths:
+            return 0
+        n_decoding = len(ready) - len(depths)
+        # Those who stand still, or wait for their turn, must not come back behind a long step.
+        n_answers = sum(generation.n_pending == 1 for generation in self._running)
+        return self._pace.prompt_budget(n_decoding, max(depths), n_paused=n_answers - n_decoding)
 
     def _of_equal_adapters(self, ready: list[Generation]) -> list[Generation]:
         """Return those of *ready* that can share a batch; who waited longest goes first."""

@@ -9,6 +9,10 @@ from typing import Any
 
 _STEP_SECONDS = 0.1
 """What a step may take while others wait for their next token."""
+_LONGEST_SECONDS = 10.0
+"""What any step may take: between steps a worker gives a sign of life and hears of new things."""
+_UNMEASURED_TOKENS = 256
+"""Of prompts in a step before anything has been measured, for machines of any slowness."""
 _FEWEST_TOKENS = 24
 """A chunk below that costs more than it spares."""
 _ROWS_AT_ONCE = 16
@@ -30,15 +34,17 @@ class Pace:
         self._unified = unified
         self._token_seconds: float | None = None
 
-    def prompt_budget(self, n_decoding: int, depth: int = 0) -> int:
-        """Return how many prompt tokens a step takes beside *n_decoding* that are under way.
+    def prompt_budget(self, n_decoding: int, depth: int = 0, *, n_paused: int = 0) -> int:
+        """Return how many prompt tokens a step takes beside *n_decoding* answers.
 
-        The prompt that is processed has *depth* tokens behind it already.
+        The prompt that is processed has *depth* tokens behind it already. *n_paused* more answers
+        are under way, but have no part in this step.
         """
         most = self._n_batch - n_decoding
-        if not n_decoding or self._token_seconds is None:
-            return most
-        wanted = max(_FEWEST_TOKENS, int(_STEP_SECONDS / self._token_seconds))
+        if self._token_seconds is None:
+            return min(most, _UNMEASURED_TOKENS)
+        seconds = _STEP_SECONDS if n_decoding or n_paused else _LONGEST_SECONDS
+        wanted = max(_FEWEST_TOKENS, int(seconds / self._token_seconds))
         unit = _ROWS_AT_ONCE if depth < _DEEP else _ROWS_AT_ONCE_DEEP
         # In a split context llama.cpp takes one row of each sequence first, then those left over.
         beside = n_decoding if self._unified else -1

@@ -7,18 +7,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from llm_router_mw.memory.metadata import MetadataEstimator
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.memory.resolved_context import CELLS_STEP
-from llm_router_mw.types import Device, MemoryEstimate, Model, Placement
-
-
-def bytes_by_pool(estimate: MemoryEstimate, devices: Sequence[Device]) -> dict[str, int]:
-    """Return the most that *estimate* says, by the pool that the devices draw from."""
-    pools = {device.id: device.pool for device in devices}
-    found: dict[str, int] = {}
-    for device, n_bytes in estimate.upper.items():
-        pool = pools.get(device, device)
-        found[pool] = found.get(pool, 0) + n_bytes
-    return found
+from llm_router_mw.types import Device, Model, Placement
 
 
 def largest_context(
@@ -41,7 +32,7 @@ def largest_context(
 
     def fits(steps: int) -> bool:
         longer = structs.replace(placement, n_ctx=steps * CELLS_STEP)
-        needed = bytes_by_pool(source.estimate(model, longer, devices), devices)
+        needed = by_pool(source.estimate(model, longer, devices).upper, devices)
         return all(n_bytes <= room.get(pool, n_bytes) for pool, n_bytes in needed.items())
 
     low, high = 0, max(1, trained // CELLS_STEP)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from llm_router_mw.memory.fit import bytes_by_pool, largest_context
+from llm_router_mw.memory.fit import largest_context
 from llm_router_mw.memory.metadata import MetadataEstimator
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.memory.resolved_context import resolve_context
 from llm_router_mw.types import Confidence, Cost, Device, DeviceKind, Model, Placement
 
@@ -58,7 +59,7 @@ def look_ahead(
     estimator = MetadataEstimator()
     shape = estimator.files.read(model).shape
     found = estimator.estimate(model, placement, devices)
-    needed = bytes_by_pool(found, devices)
+    needed = by_pool(found.upper, devices)
     room = {device.pool: device.free_bytes - margin_bytes for device in devices}
     described = tuple(
         DeviceOutlook(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError
-from llm_router_mw.memory.buffers import MAPPED
+from llm_router_mw.memory.buffers import MAPPED, costs_by_device
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.protocols import Estimator, LearningEstimator, PlacementPolicy
 from llm_router_mw.types import (
     HOST,
-    Cost,
     Device,
     MeasuredMemory,
     MemoryEstimate,
@@ -56,8 +55,8 @@ class Appraiser:
             return ()
         priced = []
         for placement in self._policy.place(model, devices):
-            estimate = self._estimate(model, placement, devices)
-            if estimate is None:
+            price = self.price(model, placement, devices)
+            if price is None:
                 if self._is_required:
                     raise ModelLoadError(
                         f"nobody can tell how much memory {model.id!r} needs, and require_estimate "
@@ -68,8 +67,13 @@ class Appraiser:
                     model.id,
                 )
                 return ()
-            priced.append(self._price(placement, estimate, devices))
+            priced.append(price)
         return tuple(priced)
+
+    def price(self, model: Model, placement: Placement, devices: Sequence[Device]) -> Price | None:
+        """Return what *model* is charged in one place; None if unknown. Reads files."""
+        estimate = self._estimate(model, placement, devices)
+        return None if estimate is None else self._price(placement, estimate, devices)
 
     def _price(
         self, placement: Placement, estimate: MemoryEstimate, devices: Sequence[Device]
@@ -115,28 +119,26 @@ class Appraiser:
 def measured_by_pool(
     memory: MeasuredMemory | None, price: Price | None, devices: Sequence[Device]
 ) -> dict[str, int] | None:
-    """Return the bytes that an instance was seen to hold, by pool; None if it was not seen.
+    """Return the bytes that an instance was seen to hold, by pool; None if that is not known.
 
     Pages of mapped files count in full. What a driver holds for the process is in no buffer, so a
     GPU's pool is charged no less than was reserved.
     """
     if memory is None or not memory.buffers:
         return None
-    pools = {device.id: device.pool for device in devices}
-    held: Counter[str] = Counter()
-    private_on_host = 0
-    for buffer in memory.buffers:
-        size = buffer.weights_bytes + buffer.context_bytes + buffer.compute_bytes
-        held[pools.get(buffer.device, HOST)] += size
-        if buffer.device == HOST and buffer.buffer_type != MAPPED:
-            private_on_host += size
+    placement = Placement() if price is None else price.placement
+    costs = costs_by_device(memory, placement, devices)
+    if costs is None:
+        return None
+    held = by_pool({device: cost.total_bytes for device, cost in costs.items()}, devices)
     # The process itself, its vocabulary and its libraries' heaps.
-    held[HOST] += max(0, memory.private_bytes - private_on_host)
+    in_buffers = costs[HOST].total_bytes - mapped_bytes(memory)
+    held[HOST] += max(0, memory.private_bytes - in_buffers)
     if price is not None:
         for pool, reserved in price.bytes_by_pool.items():
             if pool != HOST:
-                held[pool] = max(held[pool], reserved)
-    return dict(held)
+                held[pool] = max(held.get(pool, 0), reserved)
+    return held
 
 
 def mapped_bytes(memory: MeasuredMemory | None) -> int:
@@ -151,27 +153,12 @@ def _price(
     charged: Mapping[str, int],
     devices: Sequence[Device],
 ) -> Price:
-    pools = {device.id: device.pool for device in devices}
-    context: Counter[str] = Counter()
-    weights: Counter[str] = Counter()
-    for device, cost in estimate.expected.items():
-        pool = pools.get(device, device)
-        context[pool] += _of_context(cost)
-        weights[pool] += cost.weights_bytes
+    costs = estimate.expected.items()
+    context = {device: cost.context_bytes + cost.compute_bytes for device, cost in costs}
+    weights = {device: cost.weights_bytes for device, cost in costs}
     return Price(
         placement=placement,
-        bytes_by_pool=_by_pool(charged, pools),
-        context_bytes_by_pool=dict(context),
-        weights_bytes_by_pool=dict(weights),
+        bytes_by_pool=by_pool(charged, devices),
+        context_bytes_by_pool=by_pool(context, devices),
+        weights_bytes_by_pool=by_pool(weights, devices),
     )
-
-
-def _of_context(cost: Cost) -> int:
-    return cost.context_bytes + cost.compute_bytes
-
-
-def _by_pool(by_device: Mapping[str, int], pools: Mapping[str, str]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for device, size in by_device.items():
-        total[pools.get(device, device)] += size
-    return dict(total)

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 from msgspec.structs import replace
 
@@ -300,13 +301,17 @@ class WorkerClient:
         self._outgoing.close()
         self._to_send.close()
         error = self._died()
-        self._requests.fail(error)
         self._error = self._error or error
+        self._gone.set()
+        with anyio.CancelScope(shield=True):
+            # Who waits for the end learns of it first: a client whose request fails may ask again
+            # at once, and must not be given this worker once more.
+            await anyio.lowlevel.checkpoint()
+        self._requests.fail(error)
         if self._order is not None:
             self._order.fail(error)
         self._settled.set()
         self._greeted.set()
-        self._gone.set()
 
     # Messages
 

@@ -189,9 +189,7 @@ class Conductor:
             case actions.Grant(request, leases):
                 self._grant(request, leases)
             case actions.Reject(request, failure):
-                if (pending := self._pending.get(request)) is not None:
-                    pending.failure = failure
-                    pending.done.set()
+                self._reject(request, failure)
             case actions.Revoke(lease, failure):
                 if (held := self._leases.get(lease)) is not None:
                     held.revoke(error_from(failure))
@@ -230,6 +228,15 @@ class Conductor:
             self._make_lease(lease_id, model)
             for lease_id, model in zip(lease_ids, pending.models, strict=False)
         )
+        pending.done.set()
+
+    def _reject(self, request_id: int, failure: Failure) -> None:
+        pending = self._pending.get(request_id)
+        if pending is None:
+            # A load in advance, or by hand: nobody waits who could be told.
+            logger.warning("nothing is loaded as was asked for: %s", failure.message)
+            return
+        pending.failure = failure
         pending.done.set()
 
     def _make_lease(self, lease_id: int, model: Model) -> Lease:
@@ -319,4 +326,8 @@ class Conductor:
             )
         if place != pending.place:
             pending.place = place
-            pending.on_queued(place)
+            try:
+                pending.on_queued(place)
+            except Exception:  # app code's own failure must not end the router
+                logger.exception("a request could not be told its place in the queue")
+                pending.on_queued = None

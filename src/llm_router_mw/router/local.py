@@ -265,11 +265,16 @@ class Router:
     async def _until(
         self, running: Running, model: Model, reached: Callable[[InstanceState], bool]
     ) -> None:
-        """Return when the state of *model* is as wanted."""
+        """Return when the state of *model* is as wanted.
+
+        Raises:
+            RouterNotRunningError: the router closes first.
+        """
         subscription = self._hub.subscribe(self._snapshot)
         try:
             while not reached(running.state(model)):
-                await subscription.__anext__()
+                if await anext(subscription, None) is None:
+                    raise RouterNotRunningError("the router is closing")
         finally:
             self._hub.unsubscribe(subscription)
 

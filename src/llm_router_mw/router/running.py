@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -107,6 +107,8 @@ async def start(
         lambda readings, held: conductor.dispatch(
             events.MemoryObserved(pools=readings, instances=held)
         ),
+        told=lambda: conductor.workers.told_bytes(),
+        moving=lambda: conductor.workers.moving(),
         pending=lock.pending,
         every_seconds=config.watch_memory_seconds,
     )
@@ -125,16 +127,16 @@ async def start(
         if worker.price is None or worker.engine is None or worker.info is None:
             return
         pid, memory = worker.engine.pid, worker.info.memory
-        if memory is not None and pid is not None:
-            used = await watcher.held_by(pid)
-            await anyio.to_thread.run_sync(
-                appraiser.learn,
-                catalog.resolve(names[key][0]),
-                worker.price.placement,
-                memory,
-                watcher.devices,
-                used,
-            )
+        if memory is None or pid is None:
+            return
+        model, placement = catalog.resolve(names[key][0]), worker.price.placement
+        used, devices = await watcher.held_by(pid), watcher.devices
+        await anyio.to_thread.run_sync(appraiser.learn, model, placement, memory, devices, used)
+        learned = await anyio.to_thread.run_sync(appraiser.price, model, placement, devices)
+        known = scheduler.instance(key)
+        if learned is not None and known is not None and known.prices:
+            prices = (learned if each.placement == placement else each for each in known.prices)
+            conductor.dispatch(events.Priced(instance=key, prices=tuple(prices)))
 
     def make_workers(conductor: Conductor) -> Workers:
         return Workers(
@@ -166,10 +168,16 @@ async def start(
     await watcher.look()
     for background in (conductor.run_timer, conductor.run_places, watcher.run):
         tasks.start_soon(background)
-    for name in first:
-        conductor.request_later((catalog.resolve(name),))
+    tasks.start_soon(_preload, conductor, [catalog.resolve(name) for name in first])
     habits = NextModel() if config.prefetch else None
     return Running(config, catalog, scheduler, conductor, Bridge(portal), habits)
+
+
+async def _preload(conductor: Conductor, models: Sequence[Model]) -> None:
+    """Ask for *models*; each is priced before it is its turn, or a later one would pass it."""
+    for model in models:
+        await conductor.know_price(model.instance_key)
+        conductor.request_later((model,))
 
 
 async def _close(conductor: Conductor, on_close: Callable[[], None]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 
 import anyio
 import anyio.to_thread
 from msgspec import structs
 
 from llm_router_mw.memory.inventory import Inventory, Look
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.types import Device, InstanceKey, PoolReading
+
+logger = logging.getLogger("llm_router_mw.memory")
 
 ReadProcesses = Callable[[], Mapping[InstanceKey, int]]
 OnLook = Callable[[Mapping[str, PoolReading], Mapping[InstanceKey, Mapping[str, int]]], None]
@@ -25,6 +28,8 @@ class MemoryWatcher:
         processes: ReadProcesses,
         on_look: OnLook,
         *,
+        told: Callable[[], Mapping[str, int]],
+        moving: Callable[[], Collection[str]],
         pending: Callable[[], Mapping[str, int]],
         every_seconds: float,
     ) -> None:
@@ -33,10 +38,16 @@ class MemoryWatcher:
         """Returns the process of each instance that has one."""
         self._on_look = on_look
         """Told what was read of the pools, and what each instance was seen to hold of them."""
+        self._told = told
+        """Returns by pool what our processes hold by their own account; not the host's."""
+        self._moving = moving
+        """Returns the pools of which our processes just take memory, or give it back."""
         self._pending = pending
         """Returns by pool what other routers on the machine are about to take."""
         self._every_seconds = every_seconds
         self._devices: tuple[Device, ...] = ()
+        self._readings: Mapping[str, PoolReading] = {}
+        self._complained = False
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -52,8 +63,13 @@ class MemoryWatcher:
         await self._look({})
 
     async def _look(self, pending: Mapping[str, int]) -> None:
-        processes = dict(self._processes())
-        look, held = await anyio.to_thread.run_sync(self._read, processes)
+        processes, told = dict(self._processes()), dict(self._told())
+        moving = set(self._moving())
+        try:
+            look, held = await anyio.to_thread.run_sync(self._read, processes, told)
+        except Exception:  # a probe's answer of another shape must not end the router
+            self._complain()
+            return
         self._devices = look.devices
         readings = {
             pool: structs.replace(
@@ -61,20 +77,27 @@ class MemoryWatcher:
             )
             for pool, reading in look.readings.items()
         }
+        # Where no probe tells what processes hold, what ours take just now looks like others'.
+        unseen = moving.difference(*held.values())
+        readings |= {pool: self._readings[pool] for pool in unseen & self._readings.keys()}
+        self._readings = readings
         self._on_look(readings, held)
 
     def _read(
-        self, processes: Mapping[InstanceKey, int]
+        self, processes: Mapping[InstanceKey, int], told: Mapping[str, int]
     ) -> tuple[Look, dict[InstanceKey, dict[str, int]]]:
-        look = self._inventory.look(tuple(processes.values()))
-        pools = {device.id: device.pool for device in look.devices}
-        held: dict[InstanceKey, dict[str, int]] = {}
-        for key, pid in processes.items():
-            by_pool: Counter[str] = Counter()
-            for device, size in self._inventory.used_bytes((pid,)).items():
-                by_pool[pools.get(device, device)] += size
-            held[key] = dict(by_pool)
+        look = self._inventory.look(tuple(processes.values()), told)
+        held = {
+            key: by_pool(self._inventory.used_bytes((pid,)), look.devices)
+            for key, pid in processes.items()
+        }
         return look, held
+
+    def _complain(self) -> None:
+        """Say once that memory could not be read; the last look stands until it can."""
+        if not self._complained:
+            self._complained = True
+            logger.exception("memory could not be looked at; what was seen last is gone by")
 
     async def held_by(self, pid: int) -> Mapping[str, int]:
         """Return what one process holds, by device id."""

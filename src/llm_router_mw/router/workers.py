@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
@@ -15,6 +16,7 @@ from llm_router_mw.router.appraiser import mapped_bytes, measured_by_pool
 from llm_router_mw.router.gate import Gate
 from llm_router_mw.router.process import describe_exit
 from llm_router_mw.scheduler import events
+from llm_router_mw.scheduler.demand import residue
 from llm_router_mw.types import HOST, Device, InstanceKey, ModelInfo, Price, SleepLevel
 from llm_router_mw.wire import Load
 
@@ -30,6 +32,8 @@ class Worker:
         self.engine: EngineInstance | None = None
         self.info: ModelInfo | None = None
         self.progress = 0.0
+        self.held: Mapping[str, int] | None = None
+        """Bytes by pool, by its own account; None while it loads, wakes or falls asleep."""
         self.stopping = False
         self.exited = anyio.Event()
 
@@ -82,6 +86,20 @@ class Workers:
             for key, worker in self._workers.items()
             if worker.engine is not None and worker.engine.pid is not None
         }
+
+    def told_bytes(self) -> dict[str, int]:
+        """Return what all workers hold of each pool but the host's, by their own account."""
+        total: Counter[str] = Counter()
+        for worker in self._workers.values():
+            total.update(worker.held or {})
+        total.pop(HOST, None)
+        return dict(total)
+
+    def moving(self) -> set[str]:
+        """Return the pools but the host's of which workers just take memory, or give it back."""
+        moving = [each for each in self._workers.values() if each.engine and each.held is None]
+        prices = [worker.price for worker in moving if worker.price is not None]
+        return {pool for price in prices for pool in price.bytes_by_pool if pool != HOST}
 
     async def exited(self, key: InstanceKey) -> None:
         """Return when the present worker of *key* is gone; another one may follow it."""
@@ -165,16 +183,18 @@ class Workers:
 
     async def _live(self, key: InstanceKey, worker: Worker, hold: Hold | None) -> None:
         reason = "its worker has stopped"
+        is_gone = False
         try:
             worker.engine = await self._engine.create()
             if not worker.stopping:
                 await self._load(key, worker)
                 if hold is not None:
                     hold.release()
-                await self._on_loaded(key, worker)
+                await self._learn(key, worker)
             if worker.stopping:
                 await self._end(worker.engine)
             report = await worker.engine.wait()
+            is_gone = True
             if not worker.stopping:
                 reason = describe_exit(report)
         except LLMRouterError as error:
@@ -183,7 +203,8 @@ class Workers:
             reason = self._blame(error)
             self._load_failed(key, worker, ModelLoadError(reason))
         finally:
-            if worker.engine is not None:
+            # Nothing is awaited once it is gone: whoever it fails may ask again at once.
+            if worker.engine is not None and not is_gone:
                 with anyio.CancelScope(shield=True):  # bounded by the stop timeout
                     await self._end(worker.engine)
             self._forget(key, worker)
@@ -206,18 +227,26 @@ class Workers:
                 instance=key,
                 generation=worker.generation,
                 load_seconds=self._clock() - began,
-                measured=self._measured(worker),
+                measured=self._measure(worker),
             )
         )
 
+    async def _learn(self, key: InstanceKey, worker: Worker) -> None:
+        try:
+            await self._on_loaded(key, worker)
+        except Exception:  # what is not learned costs a little accuracy, no load
+            logger.exception("%s: nothing was learned of its load", key)
+
     async def _sleep(self, key: InstanceKey, worker: Worker, level: SleepLevel) -> None:
         assert worker.engine is not None
+        worker.held = None
         try:
             report = await worker.engine.sleep(level)
         except Exception as error:  # a worker that cannot sleep must not keep its memory
             logger.warning("%s could not fall asleep and is ended: %s", key, error)
             await self._end(worker.engine)
             return
+        worker.held = residue(worker.price, level)
         left = None
         if report.private_bytes is not None:
             mapped = mapped_bytes(worker.info.memory) if worker.info and level == "context" else 0
@@ -234,6 +263,7 @@ class Workers:
     async def _wake(self, key: InstanceKey, worker: Worker) -> None:
         assert worker.engine is not None
         began = self._clock()
+        worker.held = None
         try:
             worker.info = await worker.engine.wake(self._progress_of(key, worker))
         except Exception as error:
@@ -247,7 +277,7 @@ class Workers:
                 instance=key,
                 generation=worker.generation,
                 wake_seconds=self._clock() - began,
-                measured=self._measured(worker),
+                measured=self._measure(worker),
             )
         )
 
@@ -268,9 +298,12 @@ class Workers:
 
         return progressed
 
-    def _measured(self, worker: Worker) -> dict[str, int] | None:
+    def _measure(self, worker: Worker) -> dict[str, int] | None:
         memory = None if worker.info is None else worker.info.memory
-        return measured_by_pool(memory, worker.price, self._devices())
+        measured = measured_by_pool(memory, worker.price, self._devices())
+        reserved = {} if worker.price is None else worker.price.bytes_by_pool
+        worker.held = reserved if measured is None else measured
+        return measured
 
     def _load_failed(self, key: InstanceKey, worker: Worker, error: LLMRouterError) -> None:
         self._dispatch(

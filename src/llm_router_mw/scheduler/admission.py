@@ -8,32 +8,18 @@ until it is overdue: then busy ones drain for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate, EvictionPolicy
-from llm_router_mw.scheduler.demand import asleep, candidate, demand, residue
-from llm_router_mw.scheduler.instance import LEAVING, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.demand import asleep, candidate, needs_of, residue
+from llm_router_mw.scheduler.instance import ABSENT, LEAVING, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.victims import chosen
-from llm_router_mw.types import InstanceKey, InstanceState, Price
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A way to have an instance awake."""
-
-    price: Price | None
-    needs: Amounts
-    """What it takes besides what the instance has already."""
-    wakes: bool = False
-    """Whether it is the sleeper's own process that wakes, where it is."""
-
-    @property
-    def is_degraded(self) -> bool:
-        return self.price is not None and self.price.placement.degraded
+from llm_router_mw.types import InstanceKey, InstanceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +42,77 @@ class Admission:
         residents: Iterable[Instance],
         policy: EvictionPolicy,
         now: float,
-        is_settled: Callable[[Instance], bool],
+        is_settled: Callable[[Instance], bool] | None,
         terms_of: Callable[[Instance], Terms],
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._now = now
         self._is_settled = is_settled
-        """Whether an instance has been resident for long enough to be a victim."""
+        """Whether an instance has been resident for long enough to be a victim; None: all have."""
         self._terms_of = terms_of
         """What will hold for an instance when those who wait for it use it."""
-        self._residents = [each for each in residents if not each.terms.pinned]
         self._free = ledger.rooms()
         self._soon = dict(self._free)
+        self._most: dict[str, int] | None = None
+        """What there would be with all idle ones gone; worked out when it is first asked for."""
+        self._most_with_busy: dict[str, int] | None = None
+        self._idle: list[Instance] = []
+        self._busy: list[Instance] = []
         self._protected: set[InstanceKey] = set()
         self._provided: set[InstanceKey] = set()
         """What has been handed out for an earlier ticket that wants the same instance."""
         self._taken: set[InstanceKey] = set()
         for instance in residents:
-            if instance.state in LEAVING:
-                self._add_soon(_freed_by_leaving(instance, ledger))
-        self._most = self._most_that_can_be_free()
+            state = instance.state
+            if state is InstanceState.LOADED or state is InstanceState.SLEEPING:
+                if not instance.terms.pinned:
+                    (self._busy if instance.leases else self._idle).append(instance)
+            elif state in LEAVING:
+                charge = ledger.charge_of(instance.key)
+                ends = state is InstanceState.STOPPING or instance.next_step == "stop"
+                ends &= state is not InstanceState.FALLING_ASLEEP
+                self._add_soon(charge if ends else _freed_by_leaving(instance, charge))
 
-    def is_hopeless(self, least: Iterable[Amounts]) -> bool:
-        """Whether not even the *least* of some needs can be met by sending idle ones away."""
-        most = self._most
-        return all(
-            any(amount > most[resource] for resource, amount in needs.items() if resource in most)
-            for needs in least
-        )
+    def is_exhausted(self, least: Amounts, *, with_busy: bool) -> bool:
+        """Whether nobody else can be helped who needs *least* at least.
+
+        Sending away all idle ones, and the busy ones too *with_busy*, would not be enough.
+        """
+        return not fits(least, self._most_of_all(with_busy=with_busy))
 
     def victims_of_shortage(self) -> list[Candidate]:
         """Return whom to send away where more is charged than there is; all, if not enough."""
+        most = self._most_of_all(with_busy=False)
         lacking = {
-            resource: min(-amount, self._most[resource] - amount)
+            resource: min(-amount, most[resource] - amount)
             for resource, amount in self._soon.items()
-            if amount < 0 and self._most[resource] > amount
+            if amount < 0 and most[resource] > amount
         }
         return self._victims(lacking, set(), True, busy_too=False) or [] if lacking else []
+
+    def keeps(self, promise: Proposal) -> bool:
+        """Hand out again what was promised to a ticket, if it still has to wait for just that."""
+        instance, option = promise.instance, promise.option
+        choices = instance.choices
+        if (
+            choices is None
+            or option is not choices.only  # else there might be room elsewhere by now
+            or choices.prices is not instance.prices
+            or instance.key in self._provided
+            or instance.waits_for
+            or not fits(option.needs, self._soon)
+            or (instance.state in ABSENT and fits(option.needs, self._free))
+            or instance.state not in _WAITED_FOR
+        ):
+            return False
+        self._hand_out(promise)
+        self._provided.add(instance.key)
+        return True
+
+    def protect(self, ticket: Ticket) -> None:
+        """Let what *ticket* wants be no victim for those who come after it."""
+        self._protected.update(ticket.instances)
 
     def propose(self, ticket: Ticket, instances: Sequence[Instance]) -> list[Proposal] | None:
         """Return what is to be done for *ticket*, and hand out what that takes; None if nothing.
@@ -105,7 +124,7 @@ class Admission:
             for each in instances
             if each.state not in ON_ITS_WAY and each.key not in self._provided
         ]
-        keys = {each.key for each in instances}
+        keys = ticket.instances
         if len(missing) <= 1:
             proposals = self._each(ticket, missing, keys)
         else:
@@ -113,13 +132,14 @@ class Admission:
             proposals = self._each(ticket, missing, keys)
             if proposals is None:
                 self._free, self._soon, self._taken = before
+                self._most = self._most_with_busy = None
         if proposals is not None:
-            self._protected |= keys
+            self._protected.update(keys)
             self._provided.update(each.key for each in missing)
         return proposals
 
     def _each(
-        self, ticket: Ticket, missing: Iterable[Instance], keys: set[InstanceKey]
+        self, ticket: Ticket, missing: Iterable[Instance], keys: Collection[InstanceKey]
     ) -> list[Proposal] | None:
         proposals = []
         for instance in missing:
@@ -130,20 +150,20 @@ class Admission:
             proposals.append(proposal)
         return proposals
 
-    def _one(self, ticket: Ticket, instance: Instance, keys: set[InstanceKey]) -> Proposal | None:
+    def _one(
+        self, ticket: Ticket, instance: Instance, keys: Collection[InstanceKey]
+    ) -> Proposal | None:
         if instance.waits_for:
             return None
-        choices = options(instance, self._terms_of(instance), self._ledger)
-        good = [option for option in choices if not option.is_degraded]
-        poor = [option for option in choices if option.is_degraded]
+        choices = choices_of(instance, self._terms_of(instance), self._ledger)
         # One that is leaving must have gone before it can come back.
         can_start = instance.state not in LEAVING
-        for group in (good, poor):
+        for group in (choices.good, choices.poor):
             for option in group:
-                if can_start and _fits(option.needs, self._free):
+                if can_start and fits(option.needs, self._free):
                     return Proposal(instance, option, starts=True)
             for option in group:
-                if _fits(option.needs, self._soon):
+                if fits(option.needs, self._soon):
                     return Proposal(instance, option, starts=False)
             # What is wanted by somebody before is no victim, nor is what comes with it.
             proposal = self._with_victims(instance, group, keys, ticket.is_overdue, busy_too=False)
@@ -157,36 +177,39 @@ class Admission:
         self,
         instance: Instance,
         group: Sequence[Option],
-        keys: set[InstanceKey],
+        keys: Collection[InstanceKey],
         is_overdue: bool,
         *,
         busy_too: bool,
     ) -> Proposal | None:
         best: Proposal | None = None
         for option in group:
-            lacking = {
-                resource: amount - self._soon[resource]
-                for resource, amount in option.needs.items()
-                if resource in self._soon and amount > self._soon[resource]
-            }
+            lacking = self._lacking(option.needs, with_busy=busy_too)
+            if lacking is None:
+                continue
             victims = self._victims(lacking, keys, is_overdue, busy_too)
             if victims is not None and (best is None or _cost(victims) < _cost(best.victims)):
                 best = Proposal(instance, option, starts=False, victims=tuple(victims))
         return best
 
+    def _lacking(self, needs: Amounts, *, with_busy: bool) -> dict[str, int] | None:
+        """Return what must be freed for *needs*; None if there is not that much."""
+        soon = self._soon
+        lacking = {
+            resource: amount - soon[resource]
+            for resource, amount in needs.items()
+            if resource in soon and amount > soon[resource]
+        }
+        return None if self.is_exhausted(_only(needs, lacking), with_busy=with_busy) else lacking
+
     def _victims(
-        self, lacking: Amounts, keys: set[InstanceKey], is_overdue: bool, busy_too: bool
+        self, lacking: Amounts, keys: Collection[InstanceKey], is_overdue: bool, busy_too: bool
     ) -> list[Candidate] | None:
-        possible = [
-            each
-            for each in self._residents
-            if each.key not in self._taken
-            and each.key not in self._protected
-            and each.key not in keys
-            and (is_overdue or self._is_settled(each))
-        ]
-        idle = [each for each in possible if is_victim(each)]
-        busy = [each for each in possible if each.is_busy] if busy_too else []
+        staying = {*self._taken, *self._protected, *keys}
+        idle = [each for each in self._idle if each.key not in staying]
+        busy = [each for each in self._busy if each.key not in staying] if busy_too else []
+        if self._is_settled is not None and not is_overdue:
+            idle = [each for each in idle if self._is_settled(each)]
         for mildly in (True, False):
             victims = chosen(
                 self._policy,
@@ -215,65 +238,99 @@ class Admission:
         for victim in proposal.victims:
             self._taken.add(victim.instance)
             self._add_soon(victim.freed)
-        for resource, amount in proposal.option.needs.items():
-            if resource in self._free:
-                self._free[resource] -= amount
-                self._soon[resource] -= amount
-                self._most[resource] -= amount
+        if proposal.victims:
+            self._most = self._most_with_busy = None
+        needs = proposal.option.needs
+        for room in (self._free, self._soon, self._most, self._most_with_busy):
+            if room is not None:
+                for resource, amount in needs.items():
+                    if resource in room:
+                        room[resource] -= amount
 
     def _add_soon(self, amounts: Amounts) -> None:
         for resource, amount in amounts.items():
             if resource in self._soon:
                 self._soon[resource] += amount
 
-    def _most_that_can_be_free(self) -> dict[str, int]:
-        most = dict(self._soon)
-        for instance in self._residents:
-            if is_victim(instance):
+    def _most_of_all(self, *, with_busy: bool) -> dict[str, int]:
+        if self._most is None:
+            self._most = self._with_all_of(self._idle, self._soon)
+        if not with_busy:
+            return self._most
+        if self._most_with_busy is None:
+            self._most_with_busy = self._with_all_of(self._busy, self._most)
+        return self._most_with_busy
+
+    def _with_all_of(self, leaving: Iterable[Instance], room: Mapping[str, int]) -> dict[str, int]:
+        most = dict(room)
+        for instance in leaving:
+            if instance.key not in self._taken:
                 for resource, amount in self._ledger.charge_of(instance.key).items():
                     if resource in most:
                         most[resource] += amount
         return most
 
 
-def is_victim(instance: Instance) -> bool:
-    """Whether *instance* could be sent down a step now without hurting a request."""
-    return instance.is_idle or instance.state is InstanceState.SLEEPING
+_WAITED_FOR = ABSENT | {InstanceState.STOPPING, InstanceState.DRAINING}
+_ASLEEP = (InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP)
 
 
-def options(instance: Instance, terms: Terms, ledger: Ledger) -> list[Option]:
+def choices_of(instance: Instance, terms: Terms, ledger: Ledger) -> Choices:
     """Return the ways to have *instance* awake on *terms*, the best first."""
-    held = ledger.charge_of(instance.key)
-    found = []
-    sleeps = instance.state is InstanceState.SLEEPING
-    if instance.state is InstanceState.FALLING_ASLEEP:
-        # It will wake in the process that it has.
-        sleeps, held = True, asleep(held, residue(instance.price, instance.level or "full"))
-    if sleeps:
-        needs = _needs(instance, instance.price, terms, ledger)
+    asleep_now = instance.state in _ASLEEP
+    held = _held_asleep(instance, ledger) if asleep_now else None
+    known = instance.choices
+    if (
+        known is not None
+        and known.prices is instance.prices
+        and known.held == held
+        and known.groups == terms.exclusive_groups
+        and known.surcharge == instance.surcharge == 1.0
+    ):
+        return known
+    options = list(_options(instance, terms, ledger, held))
+    made = instance.choices = Choices(
+        good=tuple(option for option in options if not option.is_degraded),
+        poor=tuple(option for option in options if option.is_degraded),
+        prices=instance.prices,
+        held=held,
+        groups=terms.exclusive_groups,
+        surcharge=instance.surcharge,
+    )
+    return made
+
+
+def _held_asleep(instance: Instance, ledger: Ledger) -> Amounts:
+    """Return what *instance* holds, or will hold, while it sleeps."""
+    charge = ledger.charge_of(instance.key)
+    if instance.state is InstanceState.SLEEPING:
+        return charge
+    return asleep(charge, residue(instance.price, instance.level or "full"))
+
+
+def _options(
+    instance: Instance, terms: Terms, ledger: Ledger, held: Amounts | None
+) -> Iterator[Option]:
+    if held is not None:
+        needs = needs_of(instance, instance.price, terms, ledger)
         more = {resource: amount - held.get(resource, 0) for resource, amount in needs.items()}
-        found.append(Option(instance.price, more, wakes=True))
+        yield Option(instance.price, more, wakes=True)
     for price in instance.prices or (None,):
-        if sleeps and price == instance.price:
-            continue
-        found.append(Option(price, _needs(instance, price, terms, ledger)))
-    return found
+        if held is None or price != instance.price:
+            yield Option(price, needs_of(instance, price, terms, ledger))
 
 
-def _needs(instance: Instance, price: Price | None, terms: Terms, ledger: Ledger) -> Amounts:
-    needs = demand(price, terms, instance.surcharge)
-    if instance.surcharge == 1.0:
-        return needs
-    # A second try may ask for more than there is: then it is made with all that there is.
-    exact = demand(price, terms)
-    return {
-        resource: max(exact[resource], min(amount, ledger.capacity(resource)))
-        for resource, amount in needs.items()
-    }
+def fits(needs: Amounts, room: Mapping[str, int]) -> bool:
+    """Whether there is *room* for *needs*."""
+    for resource, amount in needs.items():  # a plain loop: this is asked for each who waits
+        there = room.get(resource)
+        if there is not None and amount > there:
+            return False
+    return True
 
 
-def _fits(needs: Amounts, room: Mapping[str, int]) -> bool:
-    return all(amount <= room[resource] for resource, amount in needs.items() if resource in room)
+def _only(amounts: Amounts, resources: Collection[str]) -> dict[str, int]:
+    return {resource: amounts[resource] for resource in resources}
 
 
 def _cost(victims: Sequence[Candidate]) -> tuple[float, int]:
@@ -281,10 +338,8 @@ def _cost(victims: Sequence[Candidate]) -> tuple[float, int]:
     return sum(victim.load_seconds for victim in victims), len(victims)
 
 
-def _freed_by_leaving(instance: Instance, ledger: Ledger) -> Amounts:
-    charge = ledger.charge_of(instance.key)
-    step = instance.level or "full" if instance.state is InstanceState.FALLING_ASLEEP else "stop"
-    if instance.state is InstanceState.DRAINING:
-        step = instance.next_step
-    picture = candidate(instance, charge, step)
-    return picture.freed
+def _freed_by_leaving(instance: Instance, charge: Amounts) -> Amounts:
+    """Return what *instance*, which falls asleep or drains for that, will free."""
+    is_falling = instance.state is InstanceState.FALLING_ASLEEP
+    step = instance.level or "full" if is_falling else instance.next_step
+    return candidate(instance, charge, step).freed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llm_router_mw.memory.ledger import Amounts
+from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.terms import LADDER, Terms
@@ -30,8 +30,24 @@ def demand(price: Price | None, terms: Terms, surcharge: float = 1.0) -> dict[st
         amounts[group_resource(group)] = 1
     if price is not None:
         for pool, size in price.bytes_by_pool.items():
-            amounts[pool] = int(size * surcharge)
+            if size > 0:  # who needs nothing of a pool does not care that others took too much
+                amounts[pool] = int(size * surcharge)
     return amounts
+
+
+def needs_of(
+    instance: Instance, price: Price | None, terms: Terms, ledger: Ledger
+) -> dict[str, int]:
+    """Return what *instance* is to be charged with at *price* on *terms*."""
+    needs = demand(price, terms, instance.surcharge)
+    if instance.surcharge == 1.0:
+        return needs
+    # A second try may ask for more than there is: then it is made with all that there is.
+    exact = demand(price, terms)
+    return {
+        resource: max(exact[resource], min(amount, ledger.capacity(resource)))
+        for resource, amount in needs.items()
+    }
 
 
 def regrouped(charge: Amounts, terms: Terms) -> dict[str, int]:
@@ -60,7 +76,28 @@ def residue(price: Price | None, level: Step) -> dict[str, int]:
 
 
 def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
-    """Return the picture of *instance* going down to *step*, or further if it is there already."""
+    """Return the picture of *instance* going down to *step*, or further if it is there already.
+
+    A picture is kept as long as it is true: most instances did nothing since the last time.
+    """
+    seen = instance.pictures.get(step)
+    if seen is not None:
+        picture, of_charge, of_state, n_models = seen
+        if (
+            of_charge is charge
+            and of_state is instance.state
+            and n_models == len(instance.models)
+            and picture.last_used_seconds == instance.last_used_seconds
+            and picture.uses == instance.uses
+            and picture.load_seconds == instance.load_seconds
+        ):
+            return picture
+    picture = _picture(instance, charge, step)
+    instance.pictures[step] = (picture, charge, instance.state, len(instance.models))
+    return picture
+
+
+def _picture(instance: Instance, charge: Amounts, step: Step) -> Candidate:
     level = instance.level if instance.state is InstanceState.SLEEPING else None
     if level is not None and LADDER.index(step) <= LADDER.index(level):
         step = "stop"

@@ -17,7 +17,7 @@ from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket, Waiter
 from llm_router_mw.scheduler.residents import Do, Residents
 from llm_router_mw.scheduler.timers import Timers
-from llm_router_mw.types import Failure, InstanceKey, InstanceState
+from llm_router_mw.types import Failure, InstanceState
 
 
 class Desk:
@@ -52,8 +52,8 @@ class Desk:
 
     # In
 
-    def request(self, request: events.Request, now: float) -> bool:
-        """Refuse *request*, grant it at once, or let it wait; return whether it waits."""
+    def request(self, request: events.Request, now: float) -> Ticket | None:
+        """Refuse *request*, grant it at once, or let it wait; return the ticket if it waits."""
         wanted = [self._residents.known(key) for key in request.instances]
         waiter = self._waiter(request, now)
         together = [self._residents.known(key) for key, _ in waiter.named]
@@ -64,12 +64,11 @@ class Desk:
         if refusal is not None:
             self._do(actions.Reject(request.id, refusal.to_failure()))
             self._announce_refusal(wanted[0], refusal.message)
-            return False
+            return None
         if all(instance.state is InstanceState.LOADED for instance in together):
             self._grant(waiter, wanted, now)
-            return False
-        self._wait(waiter)
-        return True
+            return None
+        return self._wait(waiter)
 
     def _refusal(
         self, waiter: Waiter, together: list[Instance], request: events.Request, now: float
@@ -113,10 +112,14 @@ class Desk:
             ),
         )
 
-    def _wait(self, waiter: Waiter) -> None:
+    def _wait(self, waiter: Waiter) -> Ticket:
         ticket = self._queue.add(waiter)
         self._timers.ring(("waiter", waiter.id), waiter.until_seconds)
         self._watch_patience(ticket)
+        for key in ticket.instances:
+            instance = self._residents.known(key)
+            if instance.prices is None:
+                self._residents.ask_price(instance)
         first = self._residents.known(waiter.instances[0])
         self._do(
             actions.Announce(
@@ -127,6 +130,7 @@ class Desk:
                 data={"request": waiter.id},
             )
         )
+        return ticket
 
     # Out
 
@@ -207,19 +211,26 @@ class Desk:
             if not ticket.waiters:
                 self._timers.forget(("ticket", ticket.id))
                 self._on_left(ticket, now)
-            elif not ticket.is_overdue:
+                return
+            if not ticket.is_overdue:
                 self._watch_patience(ticket)
+            if any(self._has_groups(model) for _, model in found[0].named):
+                self._timers.ring("groups", now)  # those who are left may be in fewer
 
-    def hurry(self, ticket_id: int, now: float) -> bool:
-        """Put a ticket first if it has waited for long enough; return whether it has."""
+    def _has_groups(self, model: str) -> bool:
+        terms = self._residents.terms.get(model)
+        return terms is not None and bool(terms.exclusive_groups)
+
+    def hurry(self, ticket_id: int, now: float) -> Ticket | None:
+        """Put a ticket first if it has waited for long enough, and return it."""
         ticket = self._queue.ticket(ticket_id)
         if ticket is None or ticket.is_overdue:
-            return False
+            return None
         if ticket.since_seconds + self._limits.max_wait_seconds > now:
             self._watch_patience(ticket)  # its oldest request has left
-            return False
+            return None
         self._queue.hurry(ticket)
-        return True
+        return ticket
 
     def time_is_up(self, request_id: int, now: float) -> None:
         """Refuse a request whose time in the queue is over, unless its room is on its way."""
@@ -227,7 +238,9 @@ class Desk:
         if found is None:
             return
         waiter, ticket = found
-        patient = waiter.until_seconds - waiter.since_seconds >= self._limits.queue_timeout_seconds
+        # Added as it was when the request came: a difference would be off by a rounding error.
+        longest = waiter.since_seconds + self._limits.queue_timeout_seconds
+        patient = waiter.until_seconds >= longest
         # It then waits for nobody but the loading itself, unless it said how long at most.
         if patient and self._is_on_its_way(ticket):
             self._late.add(request_id)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llm_router_mw.protocols import HEAT_HALF_LIFE_SECONDS
+from llm_router_mw.memory.ledger import Amounts
+from llm_router_mw.protocols import HEAT_HALF_LIFE_SECONDS, Candidate
+from llm_router_mw.scheduler.option import Choices
 from llm_router_mw.scheduler.terms import NOTHING_SAID, OFF, Terms, shared
 from llm_router_mw.types import Failure, InstanceKey, InstanceState, Price, SleepLevel, Step
 
@@ -25,6 +27,9 @@ its memory is free, so a new one never overlaps it."""
 
 ON_ITS_WAY = frozenset({InstanceState.LOADING, InstanceState.LOADED, InstanceState.WAKING})
 """States in which nothing has to be started for a request."""
+
+ABSENT = frozenset({InstanceState.UNLOADED, InstanceState.FAILED})
+"""States in which there is no worker."""
 
 LEAVING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FALLING_ASLEEP})
 """States whose memory will be free, and has been promised to somebody."""
@@ -77,6 +82,13 @@ class Instance:
     heat: float = 0.0
     keep_until: dict[str, float] = field(default_factory=dict)
     """Model → how long the last request for it wants it kept."""
+
+    pictures: dict[Step, tuple[Candidate, Amounts, InstanceState, int]] = field(
+        default_factory=dict
+    )
+    """How it was last shown to the eviction policy, with what that was made from."""
+    choices: Choices | None = None
+    """The ways to have it awake, as they were last worked out."""
 
     failure: Failure | None = None
     failures: int = 0

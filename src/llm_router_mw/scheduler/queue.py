@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from llm_router_mw.scheduler.terms import Companion
 from llm_router_mw.types import InstanceKey
 
-_SortKey = tuple[int, float, float, int]
+Turn = tuple[int, float, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class Ticket:
         return ", ".join(map(repr, sorted(names)))
 
     @property
-    def _sort_key(self) -> _SortKey:
+    def turn(self) -> Turn:
+        """What tickets are sorted by: those with less come first."""
         if self.is_overdue:
             return (0, 0.0, self.since_seconds, self.id)
         return (1, -self.priority, self.since_seconds, self.id)
@@ -70,7 +71,7 @@ class Queue:
         self._by_id: dict[int, Ticket] = {}
         self._by_instance: defaultdict[InstanceKey, dict[Ticket, None]] = defaultdict(dict)
         self._by_request: dict[int, Ticket] = {}
-        self._order: list[tuple[_SortKey, Ticket]] = []
+        self._order: list[tuple[Turn, Ticket]] = []
         self._next_id = 1
 
     def __len__(self) -> int:
@@ -80,6 +81,15 @@ class Queue:
     def __iter__(self) -> Iterator[Ticket]:
         """Return the tickets in the order of their turn, as it is now."""
         return iter([ticket for _, ticket in self._order])
+
+    @property
+    def has_overdue(self) -> bool:
+        """Whether anybody has waited for too long."""
+        return bool(self._order) and self._order[0][1].is_overdue
+
+    def is_alone(self, ticket: Ticket) -> bool:
+        """Whether *ticket* is the only one."""
+        return len(self._order) == 1 and self._order[0][1] is ticket
 
     @property
     def is_empty(self) -> bool:
@@ -191,14 +201,14 @@ class Queue:
         self._file(ticket)
 
     def _file(self, ticket: Ticket) -> None:
-        insort(self._order, (ticket._sort_key, ticket), key=_turn)
+        insort(self._order, (ticket.turn, ticket), key=_turn)
 
     def _unfile(self, ticket: Ticket) -> None:
         del self._order[self._index(ticket)]
 
     def _index(self, ticket: Ticket) -> int:
-        return bisect_left(self._order, ticket._sort_key, key=_turn)
+        return bisect_left(self._order, ticket.turn, key=_turn)
 
 
-def _turn(entry: tuple[_SortKey, Ticket]) -> _SortKey:
+def _turn(entry: tuple[Turn, Ticket]) -> Turn:
     return entry[0]

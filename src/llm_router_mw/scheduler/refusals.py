@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llm_router_mw.errors import (
     InvalidRequestError,
@@ -13,6 +13,7 @@ from llm_router_mw.errors import (
     QueueFullError,
     QueueTimeoutError,
 )
+from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.demand import SLOTS, demand
@@ -20,8 +21,6 @@ from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Waiter
 from llm_router_mw.types import InstanceState
-
-_MIB = 1024**2
 
 
 def too_many(wanted: Sequence[Instance], limits: Limits) -> LLMRouterError | None:
@@ -65,17 +64,10 @@ def too_large(instance: Instance, model: str, ledger: Ledger) -> LLMRouterError 
     if not all(short):
         return None
     least = min(short, key=lambda each: sum(needed - there for needed, there in each.values()))
-    words = "; ".join(
-        f"{resource} needs {needed / _MIB:.0f} MiB of {max(0, there) / _MIB:.0f} MiB"
-        for resource, (needed, there) in least.items()
-    )
     return ModelTooLargeError(
-        f"model {model} can never fit: {words} that other programs and the margin leave; use a "
-        "smaller model, context or margin",
-        devices={
-            resource: {"needed_bytes": needed, "available_bytes": max(0, there)}
-            for resource, (needed, there) in least.items()
-        },
+        f"model {model} can never fit: {_in_words(least)} that other programs and the margin "
+        "leave; use a smaller model, context or margin",
+        devices=_by_device(least),
     )
 
 
@@ -119,4 +111,18 @@ def _short(needs: Amounts, ledger: Ledger) -> dict[str, tuple[int, int]]:
         resource: (amount, ledger.capacity(resource))
         for resource, amount in needs.items()
         if resource != SLOTS and amount > ledger.capacity(resource)
+    }
+
+
+def _in_words(short: Mapping[str, tuple[int, int]]) -> str:
+    return "; ".join(
+        f"{resource} needs {needed / MIB:.0f} MiB of {max(0, there) / MIB:.0f} MiB"
+        for resource, (needed, there) in short.items()
+    )
+
+
+def _by_device(short: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    return {
+        resource: {"needed_bytes": needed, "available_bytes": max(0, there)}
+        for resource, (needed, there) in short.items()
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llm_router_mw.memory.ledger import Ledger
+from llm_router_mw.memory.allowance import MIB
+from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import actions
-from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, regrouped, residue
+from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, needs_of, regrouped, residue
 from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.terms import Terms, shared
 from llm_router_mw.types import (
@@ -32,6 +33,13 @@ class Residents:
         self._known: dict[InstanceKey, Instance] = {}
         self._resident: dict[InstanceKey, Instance] = {}
         self._terms: Mapping[str, Terms] = {}
+        self._drained: dict[InstanceKey, Instance] = {}
+        """Those that drain for a ticket."""
+        self._poor: dict[InstanceKey, Instance] = {}
+        """Those in degraded places."""
+        self._least: dict[str, int] | None = None
+        """By pool, what the smallest of all known instances needs; None before there is one."""
+        self.has_groups = False
 
     # What there is
 
@@ -64,6 +72,7 @@ class Residents:
     def agree(self, terms: Mapping[str, Terms]) -> None:
         """Take *terms* as what is said of the models from now on."""
         self._terms = terms
+        self.has_groups = any(each.exclusive_groups for each in terms.values())
         for instance in self._resident.values():
             instance.agree(terms)
             self._charge_groups(instance)
@@ -76,9 +85,68 @@ class Residents:
             self._charge_groups(instance)
 
     def terms_with(self, instance: Instance, models: Iterable[str]) -> Terms:
-        """Return what will hold for *instance* when *models* use it too."""
+        """Return what will hold for *instance* when *models* use it too, as to groups."""
+        if not self.has_groups:
+            return instance.terms
         names = {*models, *instance.models} if instance.has_worker else set(models)
         return shared(self._terms[name] for name in sorted(names) if name in self._terms)
+
+    def tickets_drained_for(self) -> set[int]:
+        """Return the ids of tickets for which instances drain."""
+        return {each.drains_for for each in self._drained.values() if each.drains_for is not None}
+
+    def draining_for(self, ticket: int) -> list[Instance]:
+        """Return the instances that drain for *ticket*."""
+        if not self._drained:
+            return []
+        return [
+            each
+            for each in self._drained.values()
+            if each.drains_for == ticket and each.state is InstanceState.DRAINING
+        ]
+
+    def poorly_placed(self) -> list[Instance]:
+        """Return the instances in degraded places."""
+        return list(self._poor.values())
+
+    # Prices
+
+    def ask_price(self, instance: Instance) -> None:
+        """Have it found out what *instance* needs."""
+        if not instance.price_asked:
+            instance.price_asked = True
+            self._do(actions.AskPrice(instance.key))
+
+    def priced(self, instance: Instance, prices: tuple[Price, ...]) -> bool:
+        """Take *prices* as what *instance* is charged in each place.
+
+        Returns:
+            Whether it may need less than all others.
+        """
+        least = self._least
+        instance.prices = prices
+        instance.price_asked = False
+        for price in prices:
+            # What was learned of the place where it is holds when it wakes there, too.
+            if instance.price is not None and price.placement == instance.price.placement:
+                instance.price = price
+        pools = {pool for price in prices for pool in price.bytes_by_pool}
+        needs = {pool: min(each.bytes_by_pool.get(pool, 0) for each in prices) for pool in pools}
+        if self._least is None:
+            self._least = needs
+        else:
+            # What one of them does not need at all is no limit for it.
+            common = self._least.keys() & needs.keys()
+            self._least = {pool: min(self._least[pool], needs[pool]) for pool in common}
+        return self._least != least
+
+    def least_needs(self) -> dict[str, int]:
+        """Return what any instance needs at least that is not awake."""
+        sleeping = (InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP)
+        if any(each.state in sleeping for each in self._resident.values()):
+            return {SLOTS: 1}  # they have a part of their memory already
+        pools = (self._least or {}).items()
+        return {SLOTS: 1, **{pool: size for pool, size in pools if size > 0}}
 
     # Up
 
@@ -92,7 +160,10 @@ class Residents:
         instance.replace = instance.on_guess = False
         instance.keep_until = {}
         self._resident[instance.key] = instance
-        self._ledger.charge(instance.key, demand(price, instance.terms, instance.surcharge))
+        if price is not None and price.placement.degraded:
+            self._poor[instance.key] = instance
+        needs = needs_of(instance, price, instance.terms, self._ledger)
+        self._ledger.charge(instance.key, needs)
         self._become(instance, InstanceState.LOADING, reason, data=self._arithmetic(instance))
         self._do(actions.Start(instance.key, instance.generation, price))
 
@@ -100,9 +171,8 @@ class Residents:
         """Let *instance* load again in its own process, for *models* too."""
         instance.models |= models
         instance.agree(self._terms)
-        self._ledger.charge(
-            instance.key, demand(instance.price, instance.terms, instance.surcharge)
-        )
+        needs = needs_of(instance, instance.price, instance.terms, self._ledger)
+        self._ledger.charge(instance.key, needs)
         self._become(instance, InstanceState.WAKING, reason, data=self._arithmetic(instance))
         self._do(actions.Wake(instance.key, instance.generation))
 
@@ -117,7 +187,8 @@ class Residents:
         instance.loaded_at_seconds = instance.last_used_seconds = now
         if measured is not None:
             self._ledger.charge(instance.key, demand(None, instance.terms) | dict(measured))
-        self._become(instance, InstanceState.LOADED, reason)
+        held = self._in_words(self._ledger.charge_of(instance.key))
+        self._become(instance, InstanceState.LOADED, f"{reason}, takes {held}" if held else reason)
 
     # Down
 
@@ -125,11 +196,14 @@ class Residents:
         """Let *instance* take no new leases, and go down to *step* when the last one ends."""
         instance.next_step = step
         instance.drains_for = ticket
+        if ticket is not None:
+            self._drained[instance.key] = instance
         self._become(instance, InstanceState.DRAINING, reason)
 
     def spare(self, instance: Instance) -> None:
         """Let *instance* stay after all."""
         instance.drains_for = None
+        self._drained.pop(instance.key, None)
         self._become(instance, InstanceState.LOADED, "its room is no longer needed")
 
     def lower(
@@ -155,7 +229,12 @@ class Residents:
         level = instance.level or "full"
         # Of pools that could not be measured, what is expected to stay: a GPU's context.
         left = residue(instance.price, level) | dict(measured or {})
-        self._ledger.charge(instance.key, asleep(self._ledger.charge_of(instance.key), left))
+        before = self._ledger.charge_of(instance.key)
+        after = asleep(before, left)
+        self._ledger.charge(instance.key, after)
+        freed = self._in_words({name: n - after.get(name, 0) for name, n in before.items()})
+        if freed:
+            reason = f"{reason}, freed {freed}, keeps {self._in_words(after) or 'nothing'}"
         self._become(instance, InstanceState.SLEEPING, reason)
 
     def load_failed(self, instance: Instance, failure: Failure, now: float) -> None:
@@ -176,6 +255,8 @@ class Residents:
     def gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
         """Take the worker of *instance* as gone, and its memory with it."""
         del self._resident[instance.key]
+        self._drained.pop(instance.key, None)
+        self._poor.pop(instance.key, None)
         self._ledger.charge(instance.key, {})
         instance.drains_for = None
         instance.level = None
@@ -229,6 +310,14 @@ class Residents:
             actions.Announce(
                 instance=instance.key, kind=kind, state=state, reason=reason, data=data or {}
             )
+        )
+
+    def _in_words(self, amounts: Amounts) -> str:
+        """Return how much of which memory pools *amounts* are; empty if that is nothing."""
+        return " and ".join(
+            f"{amount / MIB:.0f} MiB of {resource}"
+            for resource, amount in amounts.items()
+            if amount > 0 and self._ledger.reading(resource) is not None
         )
 
     def _arithmetic(self, instance: Instance) -> dict[str, Any]:

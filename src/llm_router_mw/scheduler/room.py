@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.protocols import EvictionPolicy
-from llm_router_mw.scheduler import actions
-from llm_router_mw.scheduler.admission import Admission, Option, Proposal, options
-from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.admission import Admission, Proposal, choices_of, fits
+from llm_router_mw.scheduler.instance import ABSENT, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
-from llm_router_mw.scheduler.queue import Queue, Ticket
+from llm_router_mw.scheduler.option import Option
+from llm_router_mw.scheduler.queue import Queue, Ticket, Turn
 from llm_router_mw.scheduler.residents import Do, Residents
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.types import Failure, InstanceKey, InstanceState
+
+Promise = tuple[Ticket, Turn, Proposal]
 
 SETTLED = "settled"
 """Rings when an instance has been resident for long enough to be a victim."""
@@ -46,8 +49,24 @@ class Room:
         self._do = do
         self._on_spared = on_spared
         """Told of an instance that drained, and stays after all."""
+        self._end: Turn | None = None
+        """After whose turn nobody can be helped, whatever he needs; None if that is not known."""
+        self._promises: list[Promise] | None = None
+        """What the last walk let wait for those who leave, in turn; None if that is not simple."""
         self._held_back: dict[InstanceKey, Instance] = {}
         """Those that wait until others are gone, whatever there is of room."""
+
+    def may_help(self, ticket: Ticket) -> bool:
+        """Whether something may be done for *ticket*, which is new or has moved in the queue.
+
+        Nothing else has changed since room was made for all that waited before.
+        """
+        # Nobody looks while nobody waits, so the first to wait finds things changed.
+        return self._end is None or ticket.turn <= self._end or self._queue.is_alone(ticket)
+
+    def forget_end(self) -> None:
+        """Take note that there may be somebody now who needs less than all others."""
+        self._end = None
 
     def make(self, now: float) -> None:
         """Start what can start, and send away whom it takes; idle ones go if others need memory."""
@@ -65,29 +84,76 @@ class Room:
             tuple(self._residents),
             self._policy,
             now,
-            lambda instance: self._is_settled(instance, now),
+            (lambda instance: self._is_settled(instance, now))
+            if self._limits.min_resident_seconds
+            else None,
             self._terms_to_come,
         )
+        draining = self._residents.tickets_drained_for()
+        promises: list[Promise] = []
+        is_simple = not self._held_back and not self._residents.has_groups
+        before = {ticket.id: proposal for ticket, _, proposal in self._promises or ()}
+        self._end = None
         for ticket in self._queue:
+            if self._end is not None and ticket.id not in draining:
+                if draining:
+                    continue
+                # Most of a long queue is not looked at each time.
+                break
+            promise = before.get(ticket.id)
+            if promise is not None and walk.keeps(promise):
+                promises.append((ticket, ticket.turn, promise))
+                draining.discard(ticket.id)
+                continue
             wanted = [self._residents.known(key) for key in ticket.instances]
-            if self._all_priced(wanted):
+            if not all(instance.state in ON_ITS_WAY for instance in wanted):
+                if any(instance.prices is None for instance in wanted):
+                    continue
                 proposals = walk.propose(ticket, wanted)
-                if proposals is not None:
-                    for proposal in proposals:
-                        self._carry_out(proposal, ticket, now)
-                    if all(instance.state in ON_ITS_WAY for instance in wanted):
-                        self.spare_for(ticket, now)
+                for proposal in proposals or ():
+                    self._carry_out(proposal, ticket, now)
+                    if not proposal.starts:
+                        # Its victims leave already when it is looked at again.
+                        promises.append((ticket, ticket.turn, replace(proposal, victims=())))
+                if proposals is None and self._end is None:
+                    least = self._residents.least_needs()
+                    if walk.is_exhausted(least, with_busy=ticket.is_overdue):
+                        self._end = ticket.turn
+            elif len(wanted) > 1:
+                walk.protect(ticket)
+            is_simple &= len(wanted) == 1 and _has_one_choice(wanted[0])
+            if ticket.id in draining:
+                draining.discard(ticket.id)
+                if all(instance.state in ON_ITS_WAY for instance in wanted):
+                    self.spare_for(ticket, now)
+        self._promises = promises if is_simple else None
 
-    def _all_priced(self, wanted: list[Instance]) -> bool:
-        unpriced = [instance for instance in wanted if instance.prices is None]
-        for instance in unpriced:
-            self._ask_price(instance)
-        return not unpriced
+    def hand_over(self, gone: Instance, now: float) -> bool:
+        """Give what *gone* has left to those to whom it was promised; return whether that is all.
 
-    def _ask_price(self, instance: Instance) -> None:
-        if not instance.price_asked:
-            instance.price_asked = True
-            self._do(actions.AskPrice(instance.key))
+        If so, nobody else gains by its end: what it held was counted on since it was told to go.
+        """
+        promises = self._promises
+        if not promises or self._queue.wants(gone.key) or self._ledger.is_overdrawn:
+            return False
+        free = self._ledger.rooms()
+        kept: list[Promise] = []
+        for ticket, turn, proposal in promises:
+            # It may have left, come back as another, or lost its place with its oldest request.
+            if ticket.turn != turn or not ticket.waiters or proposal.instance.state not in ABSENT:
+                self._promises = None
+                return False
+            needs = proposal.option.needs
+            if fits(needs, free):
+                self._carry_out(replace(proposal, starts=True), ticket, now)
+                self.spare_for(ticket, now)
+            else:
+                kept.append((ticket, turn, proposal))
+            for resource, amount in needs.items():
+                if resource in free:
+                    free[resource] -= amount
+        self._promises = kept
+        return True
 
     def _carry_out(self, proposal: Proposal, ticket: Ticket, now: float) -> None:
         if proposal.starts:
@@ -115,6 +181,8 @@ class Room:
             self._residents.start(instance, option.price, models, reason)
 
     def _terms_to_come(self, instance: Instance) -> Terms:
+        if not self._residents.has_groups:  # nothing else of them matters before it is there
+            return instance.terms
         return self._residents.terms_with(instance, self._queue.names_for(instance.key))
 
     def _is_settled(self, instance: Instance, now: float) -> bool:
@@ -126,10 +194,9 @@ class Room:
 
     def spare_for(self, ticket: Ticket, now: float) -> None:
         """Let those stay that drain for *ticket*, which needs them gone no longer."""
-        for instance in self._residents:
-            if instance.drains_for == ticket.id and instance.state is InstanceState.DRAINING:
-                self._residents.spare(instance)
-                self._on_spared(instance, now)
+        for instance in self._residents.draining_for(ticket.id):
+            self._residents.spare(instance)
+            self._on_spared(instance, now)
 
     # After a load that ran out of memory
 
@@ -169,9 +236,11 @@ class Room:
         """Load *instance*, which may be asked for as *model*, if there is room right now."""
         if instance.state not in (InstanceState.UNLOADED, InstanceState.SLEEPING):
             return
-        if self._all_priced([instance]):
+        if instance.prices is None:
+            self._residents.ask_price(instance)
+        else:
             option = self._better(instance, self._residents.terms_with(instance, {model}))
-            if option is not None:
+            if option is not None and (option.wakes or instance.state in ABSENT):
                 reason = "will probably be asked for next, and there is room"
                 self._begin(instance, option, {model}, reason)
                 instance.on_guess = True
@@ -185,7 +254,7 @@ class Room:
             tuple(self._residents),
             self._policy,
             now,
-            lambda instance: True,
+            None,
             self._terms_to_come,
         )
         for victim in walk.victims_of_shortage():
@@ -198,22 +267,22 @@ class Room:
         return instance.price is not None and instance.price.placement.degraded
 
     def _better_places(self) -> None:
-        for instance in self._residents:
-            if (
-                instance.is_idle
-                and self.is_poorly_placed(instance)
-                and self._better(instance, instance.terms)
-            ):
+        for instance in self._residents.poorly_placed():
+            if instance.is_idle and self._better(instance, instance.terms):
                 instance.replace = True
                 self._residents.stop(instance, "leaves for a better place, now that there is room")
 
     def _better(self, instance: Instance, terms: Terms) -> Option | None:
         """Return the first way to have *instance* awake in a good place, without anybody's loss."""
         held = self._ledger.charge_of(instance.key) if instance.is_idle else {}
-        for option in options(instance, terms, self._ledger):
-            if not option.is_degraded and all(
+        for option in choices_of(instance, terms, self._ledger).good:
+            if all(
                 amount <= self._ledger.room(resource) + held.get(resource, 0)
                 for resource, amount in option.needs.items()
             ):
                 return option
         return None
+
+
+def _has_one_choice(instance: Instance) -> bool:
+    return instance.choices is None or instance.choices.only is not None

@@ -152,7 +152,8 @@ class Scheduler:
     # Requests and leases
 
     def _on_request(self, event: events.Request, now: float) -> None:
-        self._look_for_room |= self._desk.request(event, now)
+        ticket = self._desk.request(event, now)
+        self._look_for_room |= ticket is not None and self._room.may_help(ticket)
 
     def _on_cancelled(self, event: events.Cancelled, now: float) -> None:
         self._desk.leave(event.id, now)
@@ -162,8 +163,8 @@ class Scheduler:
 
     def _became_idle(self, instance: Instance, now: float) -> None:
         if instance.state is InstanceState.DRAINING:
+            # What that will free has been promised since it began to drain.
             self._residents.lower(instance, instance.next_step, "its last request has finished")
-            self._look_for_room = True
         elif instance.state is InstanceState.LOADED:
             self._watch_idle(instance)
             self._look_for_room |= (
@@ -231,10 +232,11 @@ class Scheduler:
 
     def _on_priced(self, event: events.Priced, now: float) -> None:
         instance = self._residents.known(event.instance)
-        instance.prices = event.prices
-        instance.price_asked = False
+        if self._residents.priced(instance, event.prices):
+            self._room.forget_end()
         self._desk.reject_too_large(instance, now)
-        self._look_for_room = True
+        waiting = self._queue.of(instance.key)
+        self._look_for_room |= not waiting or any(map(self._room.may_help, waiting))
 
     def _on_price_failed(self, event: events.PriceFailed, now: float) -> None:
         instance = self._residents.known(event.instance)
@@ -259,7 +261,10 @@ class Scheduler:
         self._desk.grant_all_for(instance, now)
         if not instance.leases:
             self._watch_idle(instance)
-        self._look_for_room = True
+        # Nobody gains by one that is busy at once and takes what was reserved, unless it can be
+        # made to drain.
+        nobody_gains = instance.leases and measured is None and not self._queue.has_overdue
+        self._look_for_room |= not nobody_gains
 
     def _on_load_failed(self, event: events.LoadFailed, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
@@ -277,7 +282,7 @@ class Scheduler:
     def _on_deferred(self, event: events.Deferred, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
         if instance is not None and instance.state is InstanceState.LOADING:
-            self._gone(instance, event.reason)
+            self._gone(instance, event.reason, now)
 
     # Down
 
@@ -300,15 +305,18 @@ class Scheduler:
             self._failed(instance, error.to_failure(), now)
         died = instance.state is not InstanceState.STOPPING
         self._residents.dying(instance)
-        error_for_all = WorkerDiedError(f"the worker ended: {event.reason}")
+        error_for_all = WorkerDiedError(
+            f"the worker of this model {event.reason}; ask again to reload it"
+        )
         self._desk.revoke_all(instance, error_for_all, now)
-        self._gone(instance, event.reason, died=died)
+        self._gone(instance, event.reason, now, died=died)
 
-    def _gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
+    def _gone(self, instance: Instance, reason: str, now: float, *, died: bool = False) -> None:
+        was_leaving = instance.state is InstanceState.STOPPING and not died
         self._residents.gone(instance, reason, died=died)
         if not self._closing:
             self._room.came_free(instance)
-        self._look_for_room = True
+            self._look_for_room |= not was_leaving or not self._room.hand_over(instance, now)
 
     # Memory and terms
 
@@ -341,7 +349,8 @@ class Scheduler:
             case ("waiter", int(request_id)):
                 self._desk.time_is_up(request_id, now)
             case ("ticket", int(ticket_id)):
-                self._look_for_room |= self._desk.hurry(ticket_id, now)
+                late = self._desk.hurry(ticket_id, now)
+                self._look_for_room |= late is not None and self._room.may_help(late)
             case ("idle", InstanceKey() as key):
                 self._has_been_idle(self._residents.known(key), now)
             case _:

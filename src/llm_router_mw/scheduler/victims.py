@@ -19,13 +19,12 @@ def chosen(
     now: float,
 ) -> list[Candidate] | None:
     """Return as many victims as *lacking* needs, idle ones first; None if all are not enough."""
-    if not _would_do([*idle, *busy], lacking):
-        return None
     shortfall = _shortfall(lacking)
     order = ranked(policy, idle, shortfall, now) if idle else []
     if busy:
         order += ranked(policy, busy, shortfall, now)
-    return _spared(_taken(order, lacking), lacking)
+    taken = _taken(order, lacking)
+    return None if taken is None else _spared(taken, lacking)
 
 
 def ranked(
@@ -41,7 +40,9 @@ def ranked(
     except Exception:
         logger.exception("eviction policy %r failed; using LRU for this decision", policy.name)
         return _by_age(candidates)
-    known = {id(candidate) for candidate in candidates}
+    known = set(map(id, candidates))
+    if len(proposed) == len(known) and known == set(map(id, proposed)):
+        return proposed
     order: list[Candidate] = []
     for candidate in proposed:
         if id(candidate) in known:
@@ -62,16 +63,12 @@ def _shortfall(lacking: Mapping[str, int]) -> Shortfall:
     return Shortfall(device=device, bytes=lacking[device], lacking=lacking)
 
 
-def _would_do(candidates: Sequence[Candidate], lacking: Amounts) -> bool:
-    return all(
-        sum(candidate.freed.get(resource, 0) for candidate in candidates) >= amount
-        for resource, amount in lacking.items()
-    )
-
-
-def _taken(order: Sequence[Candidate], lacking: Amounts) -> list[Candidate]:
+def _taken(order: Sequence[Candidate], lacking: Amounts) -> list[Candidate] | None:
+    """Return the first of *order* that free enough together; None if all do not."""
     left = dict(lacking)
     taken: list[Candidate] = []
+    if not left:
+        return taken
     for candidate in order:
         useful = [resource for resource in left if candidate.freed.get(resource, 0) > 0]
         if not useful:
@@ -82,8 +79,8 @@ def _taken(order: Sequence[Candidate], lacking: Amounts) -> list[Candidate]:
             if left[resource] <= 0:
                 del left[resource]
         if not left:
-            break
-    return taken
+            return taken
+    return None
 
 
 def _spared(taken: list[Candidate], lacking: Amounts) -> list[Candidate]:

@@ -90,7 +90,7 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Adapters for the model; requests may change their scales."""
 
 
-class InstanceKey(Struct, frozen=True):
+class InstanceKey(Struct, frozen=True, cache_hash=True):
     """Identity of an instance: the files and declared options, not the name that asked for it."""
 
     path: str

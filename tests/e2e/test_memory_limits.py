@@ -1,0 +1,80 @@
+"""What can never fit, and what nobody can tell the size of."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.default_plugins import estimators
+from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.hookspecs import hookimpl
+from llm_router_mw.protocols import Estimator
+from llm_router_mw.types import HOST, InstanceState
+from tests.support.answers import ask, chat_body
+from tests.support.memory_pool import MARGIN_MIB, POOL_UNITS, UNIT, Pool, pooled_router
+from tests.support.real_router import Story, reached, say, talk
+from tests.support.served import served
+
+Models = dict[str, dict[str, str]]
+
+
+def test_what_can_never_fit_is_refused_at_once_and_nobody_leaves_for_it(
+    sized_models: Models,
+) -> None:
+    story = Story()
+    models = {name: sized_models[name] for name in ("medium", "huge")}
+    with served(
+        plugins=(Pool(), story), models=models, models_memory_margin=MARGIN_MIB, n_batch=64
+    ) as server:
+        ask(server.http, "medium", max_tokens=2)
+        answer = server.http.post("/v1/chat/completions", json=chat_body("huge"))
+        assert answer.status_code == 507
+        error = answer.json()["error"]
+        assert error["code"] == "model_too_large"
+        assert list(error["devices"]) == [HOST]
+        needed, available = (
+            error["devices"][HOST][name] / UNIT for name in ("needed_bytes", "available_bytes")
+        )
+        assert 150 < needed < 175
+        # What is taken by the model that is loaded could be had.
+        assert POOL_UNITS - 15 < available < POOL_UNITS
+        assert story.evicted() == []
+        assert story.loads("huge") == 0
+        assert server.view("medium").status == "loaded"
+
+
+@pytest.fixture
+def nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take all estimators away."""
+
+    @hookimpl
+    def none(config: RouterConfig) -> list[Estimator]:
+        return []
+
+    monkeypatch.setattr(estimators, "llm_router_register_estimators", none)
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nobody_can_tell")
+class TestWithoutAnEstimate:
+    async def test_limits_do_not_apply_and_a_warning_says_so(
+        self, sized_models: Models, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        story, models = Story(), {"giant": sized_models["giant"]}
+        with caplog.at_level(logging.WARNING):
+            async with pooled_router(Pool(units=60), story, models=models) as router:
+                async with router.acquire("giant") as lease:
+                    await talk(lease)
+                # What it turned out to hold counts, as soon as nobody is hurt by that.
+                await reached(router, "giant", InstanceState.UNLOADED)
+                assert story.evicted() == ["giant"]
+        assert "giant: nobody can tell how much memory it needs; limits do not apply" in caplog.text
+
+    async def test_it_is_refused_if_an_estimate_is_required(self, sized_models: Models) -> None:
+        story, models = Story(), {"embedding": sized_models["embedding"]}
+        async with pooled_router(Pool(), story, models=models, require_estimate=True) as router:
+            with pytest.raises(ModelLoadError, match="require_estimate"):
+                await say(router, "embedding")
+        assert story.loads() == 0

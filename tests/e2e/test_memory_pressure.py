@@ -1,0 +1,177 @@
+"""Other programs take memory, and models turn out larger than they were thought."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from llm_router_mw import Router
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.hookspecs import hookimpl
+from llm_router_mw.memory.observed import ObservedEstimator
+from llm_router_mw.memory.placement import AutoPlacement
+from llm_router_mw.protocols import Estimator
+from llm_router_mw.router.process import worker_environment
+from llm_router_mw.types import (
+    HOST,
+    Cost,
+    Device,
+    InstanceState,
+    MemoryEstimate,
+    Model,
+    Placement,
+)
+from tests.support.memory_pool import UNIT, Pool, needed_units, pooled_router, sampled
+from tests.support.real_router import LONG_SECONDS, Story, reached, say, state, talk, view
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+Models = dict[str, dict[str, str]]
+
+
+class LiesOnce:
+    """An estimator that thinks of the first load as a quarter of what it is; then it is silent."""
+
+    name = "lies-once"
+
+    def __init__(self) -> None:
+        self.lied = False
+
+    @hookimpl
+    def llm_router_register_estimators(self, config: RouterConfig) -> list[Estimator]:
+        return [self]
+
+    def estimate(
+        self, model: Model, placement: Placement, devices: Sequence[Device]
+    ) -> MemoryEstimate | None:
+        if self.lied or model.id != "giant":
+            return None
+        self.lied = True
+        return MemoryEstimate(
+            expected={HOST: Cost(weights_bytes=20 * UNIT)},
+            upper={HOST: 20 * UNIT},
+            source=self.name,
+            confidence="low",
+        )
+
+
+async def learned(router: Router) -> None:
+    """Return when the next load of ``giant`` will be taken for what the last one was."""
+    running = router._running
+    assert running is not None
+    instance = running.scheduler.instance(view(router, "giant").model.instance_key)
+    assert instance is not None
+
+    def is_known() -> bool:
+        prices = instance.prices or ()
+        return any(price.bytes_by_pool[HOST] > 75 * UNIT for price in prices)
+
+    await until(is_known, LONG_SECONDS)
+
+
+class TestAnotherProgram:
+    async def test_idle_models_make_way_for_it_and_busy_ones_do_not(
+        self, sized_models: Models
+    ) -> None:
+        story, pool = Story(), Pool()
+        models = {"idle": sized_models["medium"], "busy": _other(sized_models["medium"])}
+        async with pooled_router(pool, story, models=models) as router:
+            await say(router, "idle")
+            async with router.acquire("busy") as lease:
+                pool.eaten_bytes = 50 * UNIT
+                await reached(router, "idle", InstanceState.UNLOADED)
+                assert "no longer room" in story.why("idle", InstanceState.STOPPING)
+                # There is not even room for one now; whoever is used stays all the same.
+                pool.eaten_bytes = 90 * UNIT
+                seen = pool.looks
+                await until(lambda: pool.looks > seen + 2, LONG_SECONDS)
+                assert state(router, "busy") is InstanceState.LOADED
+                await talk(lease)
+                assert story.evicted() == ["idle"]
+            await reached(router, "busy", InstanceState.UNLOADED)
+            pool.eaten_bytes = 0
+            seen = pool.looks
+            await until(lambda: pool.looks > seen + 2, LONG_SECONDS)
+            await say(router, "idle")
+        assert story.evicted() == ["idle", "busy"]
+
+
+class TestLargerThanThought:
+    async def test_it_is_charged_for_what_it_holds_and_idle_models_make_way(
+        self, sized_models: Models, tmp_path: Path
+    ) -> None:
+        story = Story()
+        models = {name: sized_models[name] for name in ("medium", "giant")}
+        async with pooled_router(
+            Pool(), story, LiesOnce(), models=models, observations_dir=tmp_path
+        ) as router:
+            await say(router, "medium")
+            await say(router, "giant")
+            assert needed_units(story, "giant") == 20
+            assert view(router, "giant").memory[HOST] > 75 * UNIT
+            await reached(router, "medium", InstanceState.UNLOADED)
+            assert story.happened_in_order(
+                ("giant", InstanceState.LOADED), ("medium", InstanceState.STOPPING)
+            )
+            assert state(router, "giant") is InstanceState.LOADED
+
+            await learned(router)
+            await say(router, "medium")
+            await say(router, "giant")
+            assert needed_units(story, "giant") > 80
+            assert story.evicted() == ["medium", "giant", "medium"]
+
+    async def test_it_wakes_only_where_there_is_room_for_all_of_it(
+        self, sized_models: Models, tmp_path: Path
+    ) -> None:
+        story = Story()
+        models = {name: sized_models[name] for name in ("medium", "giant")}
+        async with pooled_router(
+            Pool(), story, LiesOnce(), models=models, observations_dir=tmp_path
+        ) as router:
+            await say(router, "giant")
+            await learned(router)
+            await router.sleep("giant")
+            await say(router, "medium")
+            await router.wake("giant")
+            assert story.evicted() == ["medium"]
+            assert story.happened_in_order(
+                ("medium", InstanceState.UNLOADED), ("giant", InstanceState.WAKING)
+            )
+
+    async def test_the_next_router_knows_it_before_the_load(
+        self, sized_models: Models, tmp_path: Path
+    ) -> None:
+        models = {name: sized_models[name] for name in ("medium", "giant")}
+        options = {"models": models, "observations_dir": tmp_path}
+        async with pooled_router(Pool(), LiesOnce(), **options) as router:
+            await say(router, "giant")
+            await learned(router)
+            model = view(router, "giant").model
+            held = view(router, "giant").memory[HOST] / UNIT
+
+        known = ObservedEstimator(worker_environment(os.environ), tmp_path)
+        (placement,) = AutoPlacement().place(model, ())
+        estimate = known.estimate(model, placement, ())
+        assert estimate is not None
+        assert estimate.expected[HOST].total_bytes / UNIT == pytest.approx(held, rel=0.05)
+
+        story, pool = Story(), Pool()
+        with sampled() as samples:
+            async with pooled_router(pool, story, **options) as router:
+                await say(router, "medium")
+                await say(router, "giant")
+                assert needed_units(story, "giant") == estimate.upper[HOST] / UNIT
+                assert story.happened_in_order(
+                    ("medium", InstanceState.UNLOADED), ("giant", InstanceState.LOADING)
+                )
+        samples.check(pool)
+
+
+def _other(model: dict[str, str]) -> dict[str, str]:
+    """Return the same file as an instance of its own."""
+    return {**model, "n_ctx": 256}  # type: ignore[dict-item]

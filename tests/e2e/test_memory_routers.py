@@ -1,0 +1,83 @@
+"""Two routers on one machine, each with workers of its own, and one pool of memory for both."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from llm_router_mw import Router
+from llm_router_mw.memory.machine_lock import MachineLock
+from llm_router_mw.types import HOST, InstanceState
+from tests.support.memory_pool import UNIT, Pool, pooled_router, sampled
+from tests.support.real_router import LONG_SECONDS, Story, say, state, view
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+Models = dict[str, dict[str, str]]
+HELD_BACK = "something else on the machine took its room"
+
+
+def held_back(story: Story) -> int:
+    """Return how often a load was held back."""
+    return sum(HELD_BACK in event.reason for event in story.events)
+
+
+async def priced(router: Router, model: str) -> None:
+    """Let *router* know what *model* needs, so that a request for it is decided at once."""
+    running = router._running
+    assert running is not None
+    await running.conductor.know_price(view(router, model).model.instance_key)
+
+
+async def test_of_two_routers_that_race_for_the_same_room_one_waits(sized_models: Models) -> None:
+    pool, stories = Pool(), (Story(), Story())
+    served: list[str] = []
+
+    async def serve(router: Router, model: str) -> None:
+        await say(router, model)
+        served.append(model)
+        # What one router keeps the other cannot ask for.
+        await router.unload(model)
+
+    # Pages of mapped files count as free for the other router, as they do for any program.
+    options = {"use_mmap": False, "watch_memory_seconds": 1.0}
+    with sampled() as samples:
+        async with (
+            pooled_router(
+                pool, stories[0], models={"left": sized_models["left"]}, **options
+            ) as one,
+            pooled_router(
+                pool, stories[1], models={"right": sized_models["right"]}, **options
+            ) as two,
+            anyio.create_task_group() as tasks,
+        ):
+            await priced(one, "left")
+            await priced(two, "right")
+            tasks.start_soon(serve, one, "left")
+            tasks.start_soon(serve, two, "right")
+    assert sorted(served) == ["left", "right"]
+    # The one that was held back had no worker meanwhile, and each was loaded once.
+    assert sum(map(held_back, stories)) >= 1
+    assert [story.count(InstanceState.LOADED) for story in stories] == [1, 1]
+    samples.check(pool)
+
+
+async def test_a_load_that_is_held_back_goes_on_when_the_others_reservation_ends(
+    sized_models: Models,
+) -> None:
+    story = Story()
+    another_router = MachineLock()
+    async with pooled_router(Pool(), story, models={"medium": sized_models["medium"]}) as router:
+        reservation = another_router.try_hold([HOST])
+        assert reservation is not None
+        with reservation:
+            reservation.reserve({HOST: 100 * UNIT})
+            reservation.unlock()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(say, router, "medium")
+                await until(lambda: held_back(story) >= 2, LONG_SECONDS)
+                assert view(router, "medium").waiting == 1
+                assert story.count(InstanceState.LOADED) == 0
+                reservation.release()
+        assert state(router, "medium") is InstanceState.LOADED

@@ -92,6 +92,8 @@ class Conductor:
         self._next_request = 0
         self._pending: dict[int, Pending] = {}
         self._leases: dict[int, Lease] = {}
+        self._being_priced: dict[InstanceKey, anyio.Event] = {}
+        """Set once the price of an instance is known that somebody asks for first."""
         self._timer_at: float | None = None
         self._timer_moved = anyio.Event()
         self._somebody_asks = anyio.Event()
@@ -201,8 +203,19 @@ class Conductor:
     async def know_price(self, key: InstanceKey) -> None:
         """See that the scheduler knows what *key* needs, so that a request is decided at once."""
         instance = self._scheduler.instance(key)
-        if instance is None or instance.prices is None:
+        if instance is not None and instance.prices is not None:
+            return
+        being_priced = self._being_priced.get(key)
+        if being_priced is not None:
+            await being_priced.wait()
+            return
+        done = self._being_priced[key] = anyio.Event()
+        try:
             await self._price(key)
+        finally:
+            # If this was cut off, the scheduler asks by itself.
+            del self._being_priced[key]
+            done.set()
 
     async def _price(self, key: InstanceKey) -> None:
         try:

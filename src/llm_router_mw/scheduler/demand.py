@@ -82,9 +82,10 @@ def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
     """
     seen = instance.pictures.get(step)
     if seen is not None:
-        picture, of_charge, of_state, n_models = seen
+        picture, of_charge, of_price, of_state, n_models = seen
         if (
             of_charge is charge
+            and of_price is instance.price
             and of_state is instance.state
             and n_models == len(instance.models)
             and picture.last_used_seconds == instance.last_used_seconds
@@ -93,7 +94,8 @@ def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
         ):
             return picture
     picture = _picture(instance, charge, step)
-    instance.pictures[step] = (picture, charge, instance.state, len(instance.models))
+    made_of = (charge, instance.price, instance.state, len(instance.models))
+    instance.pictures[step] = (picture, *made_of)
     return picture
 
 

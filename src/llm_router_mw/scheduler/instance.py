@@ -83,7 +83,7 @@ class Instance:
     keep_until: dict[str, float] = field(default_factory=dict)
     """Model → how long the last request for it wants it kept."""
 
-    pictures: dict[Step, tuple[Candidate, Amounts, InstanceState, int]] = field(
+    pictures: dict[Step, tuple[Candidate, Amounts, Price | None, InstanceState, int]] = field(
         default_factory=dict
     )
     """How it was last shown to the eviction policy, with what that was made from."""

@@ -200,7 +200,11 @@ class Admission:
             for resource, amount in needs.items()
             if resource in soon and amount > soon[resource]
         }
-        return None if self.is_exhausted(_only(needs, lacking), with_busy=with_busy) else lacking
+        # The sum is worth its price from the second search on: the first finds out by itself.
+        known = self._most_with_busy if with_busy else self._most
+        if known is not None and not fits(_only(needs, lacking), known):
+            return None
+        return lacking
 
     def _victims(
         self, lacking: Amounts, keys: Collection[InstanceKey], is_overdue: bool, busy_too: bool

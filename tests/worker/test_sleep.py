@@ -89,7 +89,8 @@ class TestMemory:
             awake = held(worker)
             assert awake - spare > weights + 190 * MIB
             with_weights = sleep(worker, "context")
-            assert with_weights.private_bytes == held(worker)
+            # Between the two looks it may have used a page or two more.
+            assert with_weights.private_bytes == pytest.approx(held(worker), abs=MIB)
             assert with_weights.freed_bytes == pytest.approx(awake - held(worker), abs=MIB)
             # What the interpreter has learnt by now is no part of the context.
             assert held(worker) - spare - weights < 0.01 * (awake - spare - weights) + 2 * MIB

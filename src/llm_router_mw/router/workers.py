@@ -190,7 +190,8 @@ class Workers:
                 await self._load(key, worker)
                 if hold is not None:
                     hold.release()
-                await self._learn(key, worker)
+                # Not awaited: from here on its end must be seen as soon as it comes.
+                self._tasks.start_soon(self._learn, key, worker)
             if worker.stopping:
                 await self._end(worker.engine)
             report = await worker.engine.wait()

@@ -104,12 +104,13 @@ def test_eight_streams_share_one_context_and_its_batches(
     with served(models_dir=models_dir, n_parallel=8, n_ctx=4096) as server:
         alone = ask(server.http, "a", max_tokens=150)
         with ThreadPoolExecutor(8) as pool:
-            futures = [
-                pool.submit(ask_streamed, server.http, "a", max_tokens=150) for _ in range(8)
-            ]
-            server.until(lambda s: s.view("a").leases == 8, "eight leases at once")
-            answers = ["".join(future.result()) for future in futures]
-        assert answers == [alone] * 8
+            # On a busy machine the first may be over before the last begins.
+            while max(together) < 8 and len(together) < 10_000:
+                futures = [
+                    pool.submit(ask_streamed, server.http, "a", max_tokens=150) for _ in range(8)
+                ]
+                answers = ["".join(future.result()) for future in futures]
+                assert answers == [alone] * 8
         assert sum(view.status == "loaded" for view in server.router.models()) == 1
     assert max(together) == 8, "one step gave each of them a token"
 

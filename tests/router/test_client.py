@@ -351,7 +351,8 @@ time.sleep(60)
         streams = [made.submit(long_prompt, nothing) for _ in range(5)]
         await made.stop(0.05)
         for stream in streams:
-            with pytest.raises(LLMRouterError, match="SIGTERM"):
+            # Whichever comes first where the machine is busy.
+            with pytest.raises(LLMRouterError, match=r"SIGTERM|SIGKILL"):
                 await anext(stream)
 
 

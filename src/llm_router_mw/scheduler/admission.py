@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate, EvictionPolicy
 from llm_router_mw.scheduler.demand import asleep, candidate, needs_of, residue
-from llm_router_mw.scheduler.instance import ABSENT, LEAVING, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import ABSENT, ASLEEP, LEAVING, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
 from llm_router_mw.scheduler.terms import Terms
@@ -276,13 +276,11 @@ class Admission:
 
 
 _WAITED_FOR = ABSENT | {InstanceState.STOPPING, InstanceState.DRAINING}
-_ASLEEP = (InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP)
 
 
 def choices_of(instance: Instance, terms: Terms, ledger: Ledger) -> Choices:
     """Return the ways to have *instance* awake on *terms*, the best first."""
-    asleep_now = instance.state in _ASLEEP
-    held = _held_asleep(instance, ledger) if asleep_now else None
+    held = _held_asleep(instance, ledger) if instance.state in ASLEEP else None
     known = instance.choices
     if (
         known is not None

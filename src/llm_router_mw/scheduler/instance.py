@@ -31,6 +31,9 @@ ON_ITS_WAY = frozenset({InstanceState.LOADING, InstanceState.LOADED, InstanceSta
 ABSENT = frozenset({InstanceState.UNLOADED, InstanceState.FAILED})
 """States in which there is no worker."""
 
+ASLEEP = frozenset({InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP})
+"""States from which an instance wakes in the process that it has."""
+
 LEAVING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FALLING_ASLEEP})
 """States whose memory will be free, and has been promised to somebody."""
 

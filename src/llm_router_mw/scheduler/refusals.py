@@ -17,7 +17,7 @@ from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.demand import SLOTS, demand
-from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import ASLEEP, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Waiter
 from llm_router_mw.types import InstanceState
@@ -37,7 +37,7 @@ def too_many(wanted: Sequence[Instance], limits: Limits) -> LLMRouterError | Non
 
 def not_loaded(instance: Instance, model: str, request: events.Request) -> LLMRouterError | None:
     """Refuse what is not loaded, if the request may not load it."""
-    if request.autoload or instance.state in ON_ITS_WAY or _sleeps(instance):
+    if request.autoload or instance.state in ON_ITS_WAY or instance.state in ASLEEP:
         return None
     return ModelNotLoadedError(
         f"model {model!r} is not loaded and loading on demand is off; load it first"
@@ -58,7 +58,7 @@ def cooling_down(instance: Instance, model: str, now: float) -> LLMRouterError |
 
 def too_large(instance: Instance, model: str, ledger: Ledger) -> LLMRouterError | None:
     """Refuse what would not fit if nothing else were loaded."""
-    if not instance.prices or instance.state in ON_ITS_WAY or _sleeps(instance):
+    if not instance.prices or instance.state in ON_ITS_WAY or instance.state in ASLEEP:
         return None
     short = [_short(demand(price, instance.terms), ledger) for price in instance.prices]
     if not all(short):
@@ -99,10 +99,6 @@ def timed_out(waiter: Waiter, limits: Limits) -> LLMRouterError:
         "are busy, pinned or held",
         retry_after_seconds=max(1.0, limits.max_wait_seconds),
     )
-
-
-def _sleeps(instance: Instance) -> bool:
-    return instance.state in (InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP)
 
 
 def _short(needs: Amounts, ledger: Ledger) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import actions
 from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, needs_of, regrouped, residue
-from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.instance import ASLEEP, Instance
 from llm_router_mw.scheduler.terms import Terms, shared
 from llm_router_mw.types import (
     EventKind,
@@ -142,8 +142,7 @@ class Residents:
 
     def least_needs(self) -> dict[str, int]:
         """Return what any instance needs at least that is not awake."""
-        sleeping = (InstanceState.SLEEPING, InstanceState.FALLING_ASLEEP)
-        if any(each.state in sleeping for each in self._resident.values()):
+        if any(each.state in ASLEEP for each in self._resident.values()):
             return {SLOTS: 1}  # they have a part of their memory already
         pools = (self._least or {}).items()
         return {SLOTS: 1, **{pool: size for pool, size in pools if size > 0}}

@@ -1,0 +1,56 @@
+"""What there is of memory, and what a load needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from llm_router_mw.types import Device, MeasuredMemory, MemoryEstimate, Model, Placement
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Says what a load needs. Supplied by ``llm_router_register_estimators``."""
+
+    name: str
+
+    def estimate(
+        self, model: Model, placement: Placement, devices: Sequence[Device]
+    ) -> MemoryEstimate | None:
+        """Return what *model* needs where *placement* puts it; None if this one cannot tell.
+
+        Called off the event loop. May raise ``ModelFileError`` for a file that cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class LearningEstimator(Estimator, Protocol):
+    """An estimator that remembers what loads really took."""
+
+    def record(
+        self,
+        model: Model,
+        placement: Placement,
+        memory: MeasuredMemory,
+        devices: Sequence[Device],
+        used_bytes: Mapping[str, int],
+    ) -> None:
+        """Remember a load of *model*: *memory* by the worker's own account, *used_bytes* by device
+        as probes saw its process. Called off the event loop."""
+        ...
+
+
+@runtime_checkable
+class DeviceProbe(Protocol):
+    """Finds memory. Supplied by ``llm_router_register_device_probes``."""
+
+    name: str
+
+    def inventory(self) -> Sequence[Device]:
+        """Return the devices as they are now. Called off the event loop."""
+        ...
+
+    def used_bytes(self, pids: Sequence[int]) -> Mapping[str, int]:
+        """Return what the processes *pids* hold together, by device id; unknown ones left out."""
+        ...

@@ -21,7 +21,7 @@ from benchmarks.scenarios.suite import engine_scenarios
 from benchmarks.servers import PeerSide, Side
 from benchmarks.table import around_results, markdown, terminal_table, write_into
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _FILE_COLUMNS = 180
@@ -112,7 +112,7 @@ def engine(
 @click.option("--requests", type=click.IntRange(1), default=1_000_000, help="Of the long run.")
 def scheduler(*, policy: str, decisions: int, requests: int) -> None:
     """How long a decision takes, and a million requests through the simulator."""
-    chosen = collect(create_plugin_manager(), RouterConfig()).policy(policy)
+    chosen = load_registry(RouterConfig()).policy(policy)
     single = measure_decisions(chosen, decisions)
     click.echo(
         f"{policy}: {single.count} decisions with {single.waiting} tickets waiting: "

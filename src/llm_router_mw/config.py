@@ -55,6 +55,12 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     """Load the model that will probably be asked for next, where that evicts nothing."""
     groups: dict[str, Group] = {}
     engine: str = "process"
+    allow_plugins: tuple[str, ...] | None = None
+    """Installed plugins that are used, by their name or their distribution's; None is all."""
+    block_plugins: tuple[str, ...] = ()
+    """Installed plugins that are not used."""
+    strict_plugins: bool = False
+    """Refuse to start with an installed plugin that is broken, rather than leave it out."""
     eviction_policy: str = "lru"
     spare_worker: bool = True
     """Keep one started worker at hand, so that a load does not wait for a process to start."""

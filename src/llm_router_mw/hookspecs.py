@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 NAME = "llm_router_mw"
 """Of the plugin manager, the markers and the entry-point group."""
 
+API_VERSION = 1
+"""Of the hooks and the protocols behind them; raised when something is taken away or changed.
+
+New hooks, and new arguments of hooks, come without a new version.
+"""
+OLDEST_API_VERSION = 1
+"""Plugins that were written for this version still work; a version lives on for a year at least."""
+API_ATTRIBUTE = "llm_router_api"
+"""A plugin may have it: the version that it was written for."""
+
 hookspec = HookspecMarker(NAME)
 hookimpl = HookimplMarker(NAME)
 

@@ -109,10 +109,10 @@ def test_what_is_unknown_is_shown_as_that(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_broken_plugin_is_an_error_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(manager: object, config: object) -> None:
+    def broken(config: object) -> None:
         raise PluginLoadError("plugin 'x' is broken")
 
-    monkeypatch.setattr("llm_router_mw.cli.devices.collect", broken)
+    monkeypatch.setattr("llm_router_mw.cli.devices.load_registry", broken)
     result = CliRunner().invoke(main, ["devices"])
     assert result.exit_code == 1
     assert result.output.strip() == "Error: plugin 'x' is broken"

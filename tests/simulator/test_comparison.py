@@ -8,7 +8,7 @@ import pytest
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.protocols import EvictionPolicy
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 from llm_router_mw.simulator.generate import generate
 from llm_router_mw.simulator.machine import Machine
 from llm_router_mw.simulator.run import Settings, simulate
@@ -56,7 +56,7 @@ def stalled(kind: str, seed: int, policy: EvictionPolicy) -> float:
 
 @pytest.mark.parametrize("kind", ["agent", "zipf"])
 def test_to_know_what_a_reload_costs_saves_a_fifth_of_the_waiting(kind: str) -> None:
-    registry = collect(create_plugin_manager(), RouterConfig())
+    registry = load_registry(RouterConfig())
     seeds = (1, 2, 3, 4, 5)
 
     lru = sum(stalled(kind, seed, registry.policy("lru")) for seed in seeds)

@@ -17,7 +17,7 @@ from llm_router_mw.cli.memory_flags import margin_flag
 from llm_router_mw.config import parse_config
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.memory.inventory import Inventory, Look
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 from llm_router_mw.types import Device, DeviceKind
 
 _GIB = 1024**3
@@ -57,7 +57,7 @@ def devices(*, models_memory_margin: dict[str, int], as_json: bool) -> None:
     log.configure()
     try:
         config = parse_config(models_memory_margin=models_memory_margin)
-        probes = collect(create_plugin_manager(), config).probes
+        probes = load_registry(config).probes
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
     look = Inventory(tuple(probes.values()), config.models_memory_margin).look()

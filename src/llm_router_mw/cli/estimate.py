@@ -17,7 +17,7 @@ from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.gguf import first_shard
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.outlook import look_ahead
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 from llm_router_mw.types import HOST, Device, Model, Placement, Pooling
 
 _MIB = 1024**2
@@ -79,7 +79,7 @@ def _model(file: Path, options: dict[str, Any]) -> Model:
 
 def _own_devices() -> tuple[Device, ...]:
     """Return the devices of this machine, as the registered probes see them."""
-    probes = collect(create_plugin_manager(), RouterConfig()).probes
+    probes = load_registry(RouterConfig()).probes
     return Inventory(tuple(probes.values())).devices()
 
 

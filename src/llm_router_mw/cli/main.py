@@ -8,6 +8,7 @@ from llm_router_mw import __version__
 from llm_router_mw.cli.demo import demo
 from llm_router_mw.cli.devices import devices
 from llm_router_mw.cli.estimate import estimate
+from llm_router_mw.cli.plugins import plugins
 from llm_router_mw.cli.serve import serve
 from llm_router_mw.cli.simulate import simulate_command
 
@@ -21,5 +22,6 @@ def main() -> None:
 main.add_command(demo)
 main.add_command(devices)
 main.add_command(estimate)
+main.add_command(plugins)
 main.add_command(serve)
 main.add_command(simulate_command)

@@ -14,7 +14,7 @@ from llm_router_mw.cli.device_list import parse_devices
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.protocols import EvictionPolicy
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.simulator.event_trace import read_event_trace
 from llm_router_mw.simulator.generate import KINDS, generate
@@ -170,7 +170,7 @@ def simulate_command(
 
 
 def _policy(name: str) -> EvictionPolicy:
-    return collect(create_plugin_manager(), RouterConfig()).policy(name)
+    return load_registry(RouterConfig()).policy(name)
 
 
 def _settings(machine: Machine, policy: EvictionPolicy, rules: dict[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ from llm_router_mw.router.bridge import BridgedEvents, BridgedLease
 from llm_router_mw.router.conductor import Wish
 from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.router.lease import Lease
-from llm_router_mw.router.plugins import collect, create_plugin_manager
+from llm_router_mw.router.registry import load_registry
 from llm_router_mw.router.running import Running, start
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import (
@@ -56,7 +56,7 @@ class Router:
             raise ConfigError("give a config or options, not both")
         self.config = config if config is not None else parse_config(options)
         self._clock = clock
-        self._registry = collect(create_plugin_manager(plugins), self.config)
+        self._registry = load_registry(self.config, plugins)
         # Looked up once here, so that a wrong name is told before anything starts.
         self._registry.engine(self.config.engine)
         self._registry.policy(self.config.eviction_policy)

@@ -1,30 +1,33 @@
-"""Collects what plugins supply. A new plugin manager for each router: nothing is global."""
+"""Finds plugins and asks them, one by one. A new plugin manager for each router: nothing is global.
+
+Ours come first, then the installed ones, then those that were given; whoever comes later is asked
+earlier.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import pluggy
 
 from llm_router_mw import hookspecs
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
-from llm_router_mw.protocols import (
-    DeviceProbe,
-    EngineFactory,
-    Estimator,
-    EvictionPolicy,
-    ModelSource,
-    Observer,
-    PlacementPolicy,
-)
+from llm_router_mw.errors import PluginConflictError, PluginLoadError
 
 logger = logging.getLogger("llm_router_mw.plugins")
+
+ALLOW_VARIABLE = "LLM_ROUTER_PLUGINS"
+"""Of the environment: the installed plugins that are used, by comma; empty is none at all."""
+BLOCK_VARIABLE = "LLM_ROUTER_BLOCK_PLUGINS"
+"""Of the environment: installed plugins that are not used, by comma."""
+TRACE_VARIABLE = "LLM_ROUTER_TRACE"
+"""Of the environment: 1 logs each call of a hook, and what it supplied."""
 
 DEFAULT_PLUGINS = (
     "llm_router_mw.default_plugins.model_sources",
@@ -37,159 +40,215 @@ DEFAULT_PLUGINS = (
 )
 """Our own parts register as anybody's do; first, so that others come before them."""
 
-SuppliedT = TypeVar("SuppliedT")
+Origin = Literal["shipped", "installed", "given"]
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
-    """What the plugins of one router supply, by name."""
+class Plugin:
+    """A plugin that is in use."""
 
-    sources: Mapping[str, ModelSource]
-    engines: Mapping[str, EngineFactory]
-    policies: Mapping[str, EvictionPolicy]
-    observers: Mapping[str, Observer]
-    probes: Mapping[str, DeviceProbe]
-    estimators: Mapping[str, Estimator]
-    placements: Mapping[str, PlacementPolicy]
-    chat_formats: Mapping[str, str]
+    name: str
+    origin: Origin
+    distribution: str = ""
+    """That it came with; empty unless it was installed."""
+    version: str = ""
+    hooks: tuple[str, ...] = ()
 
-    def engine(self, name: str) -> EngineFactory:
-        """Return the engine called *name*; raises ConfigError if there is none."""
-        return _chosen(self.engines, name, "engine")
-
-    def policy(self, name: str) -> EvictionPolicy:
-        """Return the eviction policy called *name*; raises ConfigError if there is none."""
-        return _chosen(self.policies, name, "eviction_policy")
-
-    def placement(self, name: str) -> PlacementPolicy:
-        """Return the placement policy called *name*; raises ConfigError if there is none."""
-        return _chosen(self.placements, name, "placement_policy")
+    @property
+    def title(self) -> str:
+        """How messages call it: with the distribution that somebody would have to update."""
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        return f"{self.name}{origin}"
 
 
-def create_plugin_manager(plugins: Iterable[object] = ()) -> pluggy.PluginManager:
-    """Return a manager with our defaults, the installed plugins and *plugins*, in this order.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin supplied for one hook."""
 
-    Raises:
-        PluginLoadError: one of *plugins* has an unknown hook or a wrong signature. An installed
-            plugin that is broken is named in the log and left out: it must not end its host.
-    """
-    manager = pluggy.PluginManager(hookspecs.NAME)
-    manager.add_hookspecs(hookspecs)
-    for name in DEFAULT_PLUGINS:
-        _register(manager, import_module(name), name)
-    for entry_point in metadata.entry_points(group=hookspecs.NAME):
-        origin = _origin(entry_point)
-        try:
-            _register(manager, entry_point.load(), origin)
-        except Exception as error:
-            logger.error("plugin %s cannot be used and is left out: %s", origin, error)
-    names: Counter[str] = Counter()
-    for plugin in plugins:
-        name = getattr(plugin, "__name__", type(plugin).__name__)
-        names[name] += 1
-        _register(manager, plugin, name if names[name] == 1 else f"{name} #{names[name]}")
-    return manager
+    plugin: Plugin
+    hook: str
+    supplied: Any
 
 
-def collect(manager: pluggy.PluginManager, config: RouterConfig) -> Registry:
-    """Call each hook once and return what was supplied.
+class Plugins:
+    """The plugins of one router.
+
+    Args:
+        config: says which installed plugins are used, and whether a broken one is forgiven.
+        given: objects, modules or dotted names of modules.
+        use_installed: whether to look for installed ones at all.
 
     Raises:
-        PluginLoadError: a hook raised, or supplied something of the wrong shape.
-        PluginConflictError: two objects of one kind have one name.
+        PluginLoadError: one of *given* cannot be imported, has an unknown hook, a wrong signature
+            or was written for another version. An installed one is named in the log and left out:
+            it must not end its host, unless ``strict_plugins`` says so.
+        PluginConflictError: two installed plugins have one name.
     """
 
-    def objects(hook: str, protocol: type[Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        owners: dict[str, str] = {}
-        for owner, supplied in _supplied(manager, hook, config):
-            for thing in _as(list, supplied, owner, hook):
-                # A class has all members too, and would fail when it is used.
-                if isinstance(thing, type) or not isinstance(thing, protocol):
-                    raise PluginLoadError(
-                        f"plugin {owner!r}: {hook} supplied {thing!r}, which is no "
-                        f"{protocol.__name__}"
-                    )
-                _add(found, owners, thing.name, thing, owner, protocol.__name__)
-        return found
+    def __init__(
+        self, config: RouterConfig, given: Iterable[object] = (), *, use_installed: bool = True
+    ) -> None:
+        self._config = config
+        self._manager = pluggy.PluginManager(hookspecs.NAME)
+        self._manager.add_hookspecs(hookspecs)
+        self._plugins: dict[str, Plugin] = {}
+        self.left_out: dict[str, str] = {}
+        """Title of each installed plugin that is not used, and why."""
+        for name in DEFAULT_PLUGINS:
+            short = f"default.{name.rpartition('.')[2]}"
+            self._register(import_module(name), Plugin(short, "shipped"))
+        if use_installed:
+            self._add_installed()
+        self._add_given(given)
 
-    formats: dict[str, str] = {}
-    owners: dict[str, str] = {}
-    hook = "llm_router_register_chat_formats"
-    for owner, supplied in _supplied(manager, hook, config):
-        for name, dotted in _as(dict, supplied, owner, hook).items():
-            _add(formats, owners, name, dotted, owner, "chat format")
-    return Registry(
-        sources=objects("llm_router_register_model_sources", ModelSource),
-        engines=objects("llm_router_register_engines", EngineFactory),
-        policies=objects("llm_router_register_eviction_policies", EvictionPolicy),
-        observers=objects("llm_router_register_observers", Observer),
-        probes=objects("llm_router_register_device_probes", DeviceProbe),
-        estimators=objects("llm_router_register_estimators", Estimator),
-        placements=objects("llm_router_register_placement_policies", PlacementPolicy),
-        chat_formats=formats,
-    )
+    def __iter__(self) -> Iterator[Plugin]:
+        return iter(self._plugins.values())
 
+    def answers(self, hooks: Iterable[str]) -> list[Answer]:
+        """Call each implementation of *hooks* once and return what they supplied, by hook.
 
-def _register(manager: pluggy.PluginManager, plugin: object, origin: str) -> None:
-    try:
-        manager.register(plugin, origin)
-        manager.check_pending()  # a misspelt hook is silent until this asks
-    except Exception as error:
-        # A failed registration leaves the name behind, half done.
-        if manager.has_plugin(origin):
-            manager.unregister(name=origin)
-        raise PluginLoadError(f"plugin {origin!r} cannot be registered: {error}") from error
+        Raises:
+            PluginLoadError: one of them raised. All of a broken installed plugin is left out.
+        """
+        answers: list[Answer] = []
+        for hook in hooks:
+            # pluggy's order: who registered last is asked first.
+            for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+                plugin = self._plugins.get(implementation.plugin_name)
+                if plugin is not None:
+                    answers += self._ask(plugin, hook, implementation)
+        return [answer for answer in answers if answer.plugin.name in self._plugins]
 
+    def forgive(self, plugin: Plugin, error: PluginLoadError) -> None:
+        """Leave *plugin* out because of *error*.
 
-def _origin(entry_point: metadata.EntryPoint) -> str:
-    distribution = entry_point.dist
-    if distribution is None:
-        return entry_point.name
-    return f"{entry_point.name} ({distribution.name} {distribution.version})"
+        Raises:
+            PluginLoadError: *error*, where *plugin* is no installed one, or must not be broken.
+        """
+        if plugin.origin != "installed" or self._config.strict_plugins:
+            raise error
+        self.left_out[plugin.title] = str(error)
+        self._plugins.pop(plugin.name, None)
+        if self._manager.has_plugin(plugin.name):
+            self._manager.unregister(name=plugin.name)
+        logger.error("an installed plugin is left out: %s", error)
 
-
-def _supplied(
-    manager: pluggy.PluginManager, hook: str, config: RouterConfig
-) -> list[tuple[str, Any]]:
-    """Call the implementations of *hook* one by one, so that an error has an owner."""
-    results: list[tuple[str, Any]] = []
-    # pluggy's order: who registered last is asked first.
-    for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
-        name = implementation.plugin_name
-        arguments = (config,) * len(implementation.argnames)  # config is all that there is
+    def _ask(self, plugin: Plugin, hook: str, implementation: pluggy.HookImpl) -> list[Answer]:
+        arguments = (self._config,) * len(implementation.argnames)  # config is all that there is
         try:
             supplied = implementation.function(*arguments)
         except Exception as error:
-            raise PluginLoadError(f"plugin {name!r}: {hook} failed: {error}") from error
-        if supplied is not None:
-            results.append((name, supplied))
-    return results
+            failure = PluginLoadError(f"plugin {plugin.title!r}: {hook} failed: {error}")
+            failure.__cause__ = error
+            self.forgive(plugin, failure)
+            return []
+        if os.environ.get(TRACE_VARIABLE, "0") != "0":
+            logger.info("plugin %s: %s supplied %s", plugin.title, hook, _brief(supplied))
+        return [] if supplied is None else [Answer(plugin, hook, supplied)]
+
+    def _add_installed(self) -> None:
+        wanted = _choice(self._config)
+        for entry_point in metadata.entry_points(group=hookspecs.NAME):
+            plugin = _installed(entry_point)
+            if not wanted(plugin):
+                self.left_out[plugin.title] = "it is not among those that are wanted"
+                continue
+            self._check_name(plugin)
+            try:
+                self._register(_loaded(plugin, entry_point.load), plugin)
+            except PluginLoadError as error:
+                self.forgive(plugin, error)
+
+    def _check_name(self, plugin: Plugin) -> None:
+        other = self._plugins.get(plugin.name)
+        if other is not None:
+            raise PluginConflictError(
+                f"two plugins have one name, {other.title!r} and {plugin.title!r}; remove one, or "
+                "block it by the name of its distribution (block_plugins)"
+            )
+
+    def _add_given(self, given: Iterable[object]) -> None:
+        names: Counter[str] = Counter()
+        for thing in given:
+            name = thing if isinstance(thing, str) else _name_of(thing)
+            names[name] += 1
+            plugin = Plugin(name if names[name] == 1 else f"{name} #{names[name]}", "given")
+            self._register(_imported(plugin, thing) if isinstance(thing, str) else thing, plugin)
+
+    def _register(self, thing: object, plugin: Plugin) -> None:
+        try:
+            _check_version(thing)
+            self._manager.register(thing, plugin.name)
+            self._manager.check_pending()  # a misspelt hook is silent until this asks
+        except Exception as error:
+            # A failed registration leaves the name behind, half done.
+            if self._manager.has_plugin(plugin.name):
+                self._manager.unregister(name=plugin.name)
+            raise PluginLoadError(
+                f"plugin {plugin.title!r} cannot be registered: {error}"
+            ) from error
+        hooks = sorted(call.name for call in self._manager.get_hookcallers(thing) or [])
+        self._plugins[plugin.name] = replace(plugin, hooks=tuple(hooks))
 
 
-def _as(kind: type[SuppliedT], supplied: Any, owner: str, hook: str) -> SuppliedT:
+def _name_of(thing: object) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__))
+
+
+def _installed(entry_point: metadata.EntryPoint) -> Plugin:
+    distribution = entry_point.dist
+    if distribution is None:
+        return Plugin(entry_point.name, "installed")
+    return Plugin(entry_point.name, "installed", distribution.name, distribution.version)
+
+
+def _imported(plugin: Plugin, dotted: str) -> object:
+    return _loaded(plugin, lambda: import_module(dotted))
+
+
+def _loaded(plugin: Plugin, load: Callable[[], object]) -> object:
     try:
-        return kind(supplied)  # type: ignore[call-arg]
+        return load()
     except Exception as error:
-        raise PluginLoadError(
-            f"plugin {owner!r}: {hook} supplied {supplied!r}, which is no {kind.__name__}: {error}"
-        ) from error
+        raise PluginLoadError(f"plugin {plugin.title!r} cannot be imported: {error}") from error
 
 
-def _add(
-    found: dict[str, Any], owners: dict[str, str], name: str, thing: Any, owner: str, kind: str
-) -> None:
-    if name in found:
-        raise PluginConflictError(
-            f"{kind} {name!r} is supplied by two plugins, {owners[name]!r} and {owner!r}; "
-            "rename one or remove its plugin"
-        )
-    found[name] = thing
-    owners[name] = owner
+def _check_version(thing: object) -> None:
+    """Refuse a plugin that says that it was written for hooks which are not ours.
+
+    Raises:
+        ValueError: with what to do about it.
+    """
+    version = getattr(thing, hookspecs.API_ATTRIBUTE, None)
+    if version is None or hookspecs.OLDEST_API_VERSION <= version <= hookspecs.API_VERSION:
+        return
+    newer = version > hookspecs.API_VERSION
+    raise ValueError(
+        f"it was written for version {version} of the plugin API, and this is version "
+        f"{hookspecs.API_VERSION}; update {'llm-router-mw' if newer else 'the plugin'}"
+    )
 
 
-def _chosen(found: Mapping[str, SuppliedT], name: str, option: str) -> SuppliedT:
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise ConfigError(f"{option} {name!r} is not registered; registered are: {known}")
-    return found[name]
+def _choice(config: RouterConfig) -> Callable[[Plugin], bool]:
+    """Return what says whether an installed plugin is wanted; the environment goes first."""
+    allowed = _from_environment(ALLOW_VARIABLE)
+    if allowed is None:
+        allowed = config.allow_plugins
+    blocked = {*config.block_plugins, *(_from_environment(BLOCK_VARIABLE) or ())}
+
+    def is_wanted(plugin: Plugin) -> bool:
+        names = {plugin.name, plugin.distribution}
+        return not names & blocked and (allowed is None or bool(names & set(allowed)))
+
+    return is_wanted
+
+
+def _from_environment(variable: str) -> tuple[str, ...] | None:
+    text = os.environ.get(variable)
+    return None if text is None else tuple(name for name in text.replace(",", " ").split())
+
+
+def _brief(supplied: Any) -> str:
+    """Return what *supplied* is, by names only."""
+    things = supplied if isinstance(supplied, Iterable) else [supplied]
+    return ", ".join(str(getattr(each, "name", each)) for each in things) or "nothing"

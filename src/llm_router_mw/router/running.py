@@ -22,7 +22,7 @@ from llm_router_mw.router.bridge import Bridge
 from llm_router_mw.router.conductor import Conductor
 from llm_router_mw.router.gate import Gate
 from llm_router_mw.router.hub import EventHub
-from llm_router_mw.router.plugins import Registry
+from llm_router_mw.router.registry import Registry
 from llm_router_mw.router.terms import preloads, terms_of
 from llm_router_mw.router.watcher import MemoryWatcher
 from llm_router_mw.router.workers import Worker, Workers

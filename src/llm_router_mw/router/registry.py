@@ -1,0 +1,165 @@
+"""What the plugins of a router supply, checked and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
+from llm_router_mw.protocols import (
+    DeviceProbe,
+    EngineFactory,
+    Estimator,
+    EvictionPolicy,
+    ModelSource,
+    Observer,
+    PlacementPolicy,
+)
+from llm_router_mw.router.plugins import Answer, Plugin, Plugins
+
+SuppliedT = TypeVar("SuppliedT")
+
+_OBJECTS: dict[str, tuple[str, type[Any]]] = {
+    "sources": ("llm_router_register_model_sources", ModelSource),
+    "engines": ("llm_router_register_engines", EngineFactory),
+    "policies": ("llm_router_register_eviction_policies", EvictionPolicy),
+    "observers": ("llm_router_register_observers", Observer),
+    "probes": ("llm_router_register_device_probes", DeviceProbe),
+    "estimators": ("llm_router_register_estimators", Estimator),
+    "placements": ("llm_router_register_placement_policies", PlacementPolicy),
+}
+"""Field of the registry → the hook that fills it, and what its objects have to be."""
+_PROTOCOLS = dict(_OBJECTS.values())
+_CHAT_FORMATS = "llm_router_register_chat_formats"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """What the plugins of one router supply, by name; whoever is asked first comes first."""
+
+    sources: Mapping[str, ModelSource]
+    engines: Mapping[str, EngineFactory]
+    policies: Mapping[str, EvictionPolicy]
+    observers: Mapping[str, Observer]
+    probes: Mapping[str, DeviceProbe]
+    estimators: Mapping[str, Estimator]
+    placements: Mapping[str, PlacementPolicy]
+    chat_formats: Mapping[str, str]
+    plugins: tuple[Plugin, ...] = ()
+    """Who supplied it."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Installed plugins that are not used, and why."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the objects and chat formats that each plugin supplied, by the plugin's name."""
+
+    def engine(self, name: str) -> EngineFactory:
+        """Return the engine called *name*; raises ConfigError if there is none."""
+        return _chosen(self.engines, name, "engine")
+
+    def policy(self, name: str) -> EvictionPolicy:
+        """Return the eviction policy called *name*; raises ConfigError if there is none."""
+        return _chosen(self.policies, name, "eviction_policy")
+
+    def placement(self, name: str) -> PlacementPolicy:
+        """Return the placement policy called *name*; raises ConfigError if there is none."""
+        return _chosen(self.placements, name, "placement_policy")
+
+
+class _Named(NamedTuple):
+    """One object, or one chat format, that a plugin has supplied."""
+
+    owner: Plugin
+    hook: str
+    name: str
+    thing: Any
+
+
+def load_registry(
+    config: RouterConfig, given: Iterable[object] = (), *, use_installed: bool = True
+) -> Registry:
+    """Find all plugins, *given* among them, call each hook once and return what was supplied.
+
+    Raises:
+        PluginLoadError: a hook raised, or supplied something of the wrong shape. An installed
+            plugin that does so is left out instead, unless ``strict_plugins`` says otherwise.
+        PluginConflictError: two objects of one kind have one name.
+    """
+    plugins = Plugins(config, given, use_installed=use_installed)
+    supplied: list[_Named] = []
+    for answer in plugins.answers([*(hook for hook, _ in _OBJECTS.values()), _CHAT_FORMATS]):
+        try:
+            supplied += _checked(answer)
+        except PluginLoadError as error:
+            plugins.forgive(answer.plugin, error)
+    # What has been left out for one of its answers is left out whole.
+    used = frozenset(plugins)
+    supplied = [each for each in supplied if each.owner in used]
+    found = {
+        field: _merged(supplied, hook, kind.__name__) for field, (hook, kind) in _OBJECTS.items()
+    }
+    names: dict[str, tuple[str, ...]] = {}
+    for each in supplied:
+        names[each.owner.name] = (*names.get(each.owner.name, ()), each.name)
+    return Registry(
+        **found,
+        chat_formats=_merged(supplied, _CHAT_FORMATS, "chat format"),
+        plugins=tuple(plugins),
+        left_out=plugins.left_out,
+        names=names,
+    )
+
+
+def _checked(answer: Answer) -> list[_Named]:
+    """Return what *answer* holds, one by one.
+
+    Raises:
+        PluginLoadError: it is not what its hook asks for.
+    """
+    owner, hook, supplied = answer.plugin, answer.hook, answer.supplied
+    if hook == _CHAT_FORMATS:
+        formats = _as(dict, supplied, answer)
+        return [_Named(owner, hook, name, dotted) for name, dotted in formats.items()]
+    things = _as(list, supplied, answer)
+    protocol = _PROTOCOLS[hook]
+    for thing in things:
+        # A class has all members too, and would fail when it is used.
+        if isinstance(thing, type) or not isinstance(thing, protocol):
+            raise PluginLoadError(
+                f"plugin {owner.title!r}: {hook} supplied {thing!r}, which is no "
+                f"{protocol.__name__}"
+            )
+    return [_Named(owner, hook, thing.name, thing) for thing in things]
+
+
+def _as(kind: type[SuppliedT], supplied: Any, answer: Answer) -> SuppliedT:
+    try:
+        return kind(supplied)  # type: ignore[call-arg]
+    except Exception as error:
+        raise PluginLoadError(
+            f"plugin {answer.plugin.title!r}: {answer.hook} supplied {supplied!r}, which is no "
+            f"{kind.__name__}: {error}"
+        ) from error
+
+
+def _merged(supplied: Iterable[_Named], hook: str, kind: str) -> dict[str, Any]:
+    found: dict[str, _Named] = {}
+    for each in supplied:
+        if each.hook != hook:
+            continue
+        if each.name in found:
+            raise PluginConflictError(
+                f"{kind} {each.name!r} is supplied by two plugins, "
+                f"{found[each.name].owner.title!r} and {each.owner.title!r}; rename one or remove "
+                "its plugin"
+            )
+        found[each.name] = each
+    return {name: each.thing for name, each in found.items()}
+
+
+def _chosen(found: Mapping[str, SuppliedT], name: str, option: str) -> SuppliedT:
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise ConfigError(f"{option} {name!r} is not registered; registered are: {known}")
+    return found[name]

@@ -1,0 +1,77 @@
+"""``llm-router-mw plugins``: who is plugged in, who supplied what, who was left out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llm_router_mw.cli import main
+from llm_router_mw.hookspecs import hookimpl
+from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
+from tests.support.entry_points import entry_point, install
+
+
+class Mine:
+    """An eviction policy, and the plugin that supplies it."""
+
+    name = "mine"
+
+    def rank(
+        self, candidates: list[Candidate], shortfall: Shortfall, now: float
+    ) -> list[Candidate]:
+        return candidates  # pragma: no cover
+
+    @hookimpl
+    def llm_router_register_eviction_policies(self) -> list[EvictionPolicy]:
+        return [self]
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = ImportError("no module named nowhere")
+    install(monkeypatch, entry_point("good", Mine()), entry_point("bad", broken))
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["plugins", *arguments])
+
+
+def report() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(run("--json").stdout)
+    return loaded
+
+
+def test_every_plugin_is_listed_with_its_version_hooks_and_objects() -> None:
+    rows = {row["name"]: row for row in report()["plugins"]}
+    assert rows["good"] == {
+        "name": "good",
+        "origin": "installed",
+        "distribution": "dist-of-good",
+        "version": "1.2",
+        "hooks": ["llm_router_register_eviction_policies"],
+        "objects": ["mine"],
+    }
+    assert rows["default.engines"]["objects"] == ["process"]
+    assert rows["default.engines"]["origin"] == "shipped"
+
+
+def test_what_was_left_out_is_listed_with_the_reason() -> None:
+    [left_out] = report()["left_out"]
+    assert left_out["name"] == "bad (dist-of-bad 1.2)"
+    assert "no module named nowhere" in left_out["reason"]
+
+
+def test_people_get_a_table() -> None:
+    output = run().stdout
+    assert "dist-of-good 1.2" in output
+    assert "eviction_policies" in output
+    assert "left out: bad (dist-of-bad 1.2)" in output
+
+
+def test_a_module_may_be_added_and_one_that_does_not_exist_is_an_error() -> None:
+    result = run("--plugin", "no_such_module")
+    assert result.exit_code == 1
+    assert "'no_such_module' cannot be imported" in result.output

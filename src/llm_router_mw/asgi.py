@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,17 +11,16 @@ import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_router_mw.api import RouterAPI, api_settings
+from llm_router_mw.api.added_routes import SCOPE_KEY
 from llm_router_mw.api.connection import Connection, encode_json
 from llm_router_mw.api.problem import problem_body
 from llm_router_mw.api.settings import CLIENT_STALL_SECONDS, MAX_BODY_BYTES, Authorize
 from llm_router_mw.config import parse_config
 from llm_router_mw.errors import ConfigError, PathNotFoundError
-from llm_router_mw.protocols import StartableRouter
+from llm_router_mw.protocols import RouteGroup, StartableRouter
 from llm_router_mw.router import OnDemandRouter, Router, RouterThread
 
 logger = logging.getLogger("llm_router_mw.asgi")
-
-SCOPE_KEY = "llm_router"
 
 
 class LLMRouterMiddleware:
@@ -36,7 +35,7 @@ class LLMRouterMiddleware:
         app: the application to wrap.
         router: a router to use; one that runs already is neither started nor stopped here.
         prefix: goes before every path of ours.
-        routes: ``inference`` and ``management``.
+        routes: ``inference``, ``management`` and names of groups that plugins add.
         api_keys: keys for the inference routes; none leaves them open.
         admin_keys: keys for the management routes.
         authorize: decides by the scope who may use the management routes.
@@ -77,6 +76,7 @@ class LLMRouterMiddleware:
             authorize=authorize,
             max_body_bytes=max_body_bytes,
             client_stall_seconds=client_stall_seconds,
+            added=added_routes(self.router),
         )
         self._api = RouterAPI(self.router, settings, self._ensure_running)
 
@@ -213,6 +213,11 @@ def router_for(
             f"{', '.join(sorted(options))}: options of a router go to the one that is given"
         )
     return router
+
+
+def added_routes(router: StartableRouter) -> Mapping[str, RouteGroup]:
+    """Return the groups of routes that the plugins of *router* offer."""
+    return router.route_groups if isinstance(router, Router) else {}
 
 
 async def _nothing_else(scope: Scope, receive: Receive, send: Send) -> None:

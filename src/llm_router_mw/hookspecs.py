@@ -13,6 +13,9 @@ from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import click
 
     from llm_router_mw.config import RouterConfig
     from llm_router_mw.protocols import (
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
         EngineFactory,
         Estimator,
         EvictionPolicy,
+        ModelResolver,
         ModelSource,
         Observer,
         PlacementPolicy,
+        RouteGroup,
+        RouterContract,
     )
 
 NAME = "llm_router_mw"
@@ -45,6 +51,11 @@ hookimpl = HookimplMarker(NAME)
 @hookspec
 def llm_router_register_model_sources(config: RouterConfig) -> Sequence[ModelSource]:  # type: ignore[empty-body]
     """Supply model sources; they run on the router's side, off its event loop."""
+
+
+@hookspec
+def llm_router_register_model_resolvers(config: RouterConfig) -> Sequence[ModelResolver]:  # type: ignore[empty-body]
+    """Supply model resolvers; they are asked on the router's loop for names that no model has."""
 
 
 @hookspec
@@ -80,3 +91,18 @@ def llm_router_register_eviction_policies(config: RouterConfig) -> Sequence[Evic
 @hookspec
 def llm_router_register_observers(config: RouterConfig) -> Sequence[Observer]:  # type: ignore[empty-body]
     """Supply observers; each is told every event, and one that raises does not hurt the others."""
+
+
+@hookspec
+def llm_router_register_routes(config: RouterConfig) -> Sequence[RouteGroup]:  # type: ignore[empty-body]
+    """Supply groups of routes; a door serves those that its option ``routes`` names."""
+
+
+@hookspec
+def llm_router_register_commands(cli: click.Group) -> None:
+    """Add commands to ``llm-router-mw``; called by the command, never by a router."""
+
+
+@hookspec
+def llm_router_lifespan(router: RouterContract) -> AbstractAsyncContextManager[None]:  # type: ignore[empty-body]
+    """Return what is entered when *router* has started and left before it closes, on its loop."""

@@ -22,7 +22,7 @@ from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.api.connection import encode_json
 from llm_router_mw.api.problem import as_problem, problem_body, problem_headers
 from llm_router_mw.api.settings import CLIENT_STALL_SECONDS, MAX_BODY_BYTES, Authorize
-from llm_router_mw.asgi import router_for
+from llm_router_mw.asgi import added_routes, router_for
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.protocols import StartableRouter
 from llm_router_mw.router import RouterThread, SyncRouter
@@ -73,6 +73,7 @@ class LLMRouterWSGIMiddleware:
         self.app = app
         self._router = router
         self._options = options
+        first = self._new_router(client_stall_seconds)
         self._settings = api_settings(
             prefix=prefix,
             routes=routes,
@@ -81,14 +82,16 @@ class LLMRouterWSGIMiddleware:
             authorize=authorize,
             max_body_bytes=max_body_bytes,
             client_stall_seconds=client_stall_seconds,
+            added=added_routes(first),
         )
-        self._processes = {os.getpid(): self._new_process()}
+        self._processes = {os.getpid(): self._process_of(first)}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         process = self._processes.get(os.getpid())
         if process is None:
             # setdefault is atomic: of two first requests one wins, and nothing has started yet.
-            process = self._processes.setdefault(os.getpid(), self._new_process())
+            router = self._new_router(self._settings.client_stall_seconds)
+            process = self._processes.setdefault(os.getpid(), self._process_of(router))
         if not process.api.claims(_target(environ)):
             environ[ENVIRON_KEY] = process.facade
             return self.app(environ, start_response)
@@ -106,8 +109,10 @@ class LLMRouterWSGIMiddleware:
         if (process := self._processes.get(os.getpid())) is not None:
             process.thread.stop()
 
-    def _new_process(self) -> _Process:
-        router = router_for(self._router, self._settings.client_stall_seconds, self._options)
+    def _new_router(self, client_stall_seconds: float) -> StartableRouter:
+        return router_for(self._router, client_stall_seconds, self._options)
+
+    def _process_of(self, router: StartableRouter) -> _Process:
         thread = RouterThread(router)
         return _Process(RouterAPI(router, self._settings), thread, SyncRouter(thread))
 

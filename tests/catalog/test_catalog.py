@@ -16,6 +16,7 @@ from llm_router_mw.errors import (
     ModelFileError,
     ModelNotFoundError,
 )
+from llm_router_mw.faults import Faults
 from llm_router_mw.gguf import GGUFHeader, read_headers
 from llm_router_mw.types import Model
 from tests.support.gguf_bytes import GGUFFile, Tensor, small_model
@@ -221,3 +222,42 @@ def test_all_parts_of_a_model_are_checked_and_watched(tmp_path: Path, reads: lis
     parts[1].unlink()
     with pytest.raises(ModelFileError, match=r"a-00002-of-00002\.gguf is missing"):
         models.check_file(a)
+
+
+class Means:
+    """A resolver that says what it was told to say, or raises it."""
+
+    def __init__(self, meant: str | Exception | None, name: str = "means") -> None:
+        self.name = name
+        self._meant = meant
+
+    def resolve(self, requested: str, models: Sequence[Model]) -> str | None:
+        assert requested == "the-best"
+        assert [model.id for model in models] == ["a", "b"]
+        if isinstance(self._meant, Exception):
+            raise self._meant
+        return self._meant
+
+
+def resolved(*resolvers: Means, faults: Faults | None = None) -> Model:
+    models = Catalog([ListSource(model("a"), model("b", "second"))], resolvers, faults)
+    return models.resolve("the-best")
+
+
+def test_a_name_that_no_model_has_is_put_to_the_resolvers_in_turn() -> None:
+    assert resolved(Means(None), Means("b"), Means("a")).id == "b"
+    assert resolved(Means("second")).id == "b"
+    with pytest.raises(ModelNotFoundError, match="'the-best' not found"):
+        resolved(Means(None))
+
+
+def test_a_name_that_a_model_has_is_put_to_nobody() -> None:
+    broken = Means(AssertionError("it must not be asked"))
+    assert Catalog([ListSource(model("a"))], [broken]).resolve("a").id == "a"
+
+
+@pytest.mark.parametrize("meant", [ValueError("broken"), "nobody"])
+def test_a_resolver_that_fails_is_passed_over_and_counted(meant: Exception | str) -> None:
+    faults = Faults()
+    assert resolved(Means(meant), Means("a", "sound"), faults=faults).id == "a"
+    assert faults.counts == {"model resolver 'means'": 1}

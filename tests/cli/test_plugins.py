@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -75,3 +76,46 @@ def test_a_module_may_be_added_and_one_that_does_not_exist_is_an_error() -> None
     result = run("--plugin", "no_such_module")
     assert result.exit_code == 1
     assert "'no_such_module' cannot be imported" in result.output
+
+
+class Commands:
+    """A plugin with a command of its own, and one that would replace one of ours."""
+
+    @hookimpl
+    def llm_router_register_commands(self, cli: click.Group) -> None:
+        @cli.command("greet")
+        def greet() -> None:
+            click.echo("hello")
+
+        @cli.command("plugins")
+        def usurper() -> None:
+            click.echo("mine now")  # pragma: no cover
+
+
+class BrokenCommands:
+    @hookimpl
+    def llm_router_register_commands(self, cli: click.Group) -> None:
+        raise ValueError("my bug")
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, sound = entry_point("broken", BrokenCommands()), entry_point("sound", Commands())
+    install(monkeypatch, broken, sound)
+    monkeypatch.setattr(main, "_asked", False)
+    monkeypatch.setattr(main, "commands", dict(main.commands))
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_plugin_adds_commands(caplog: pytest.LogCaptureFixture) -> None:
+    assert CliRunner().invoke(main, ["greet"]).output == "hello\n"
+    assert "greet" in CliRunner().invoke(main, ["--help"]).output
+    [message] = caplog.messages
+    assert "broken (dist-of-broken 1.2)" in message
+    assert "my bug" in message
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_plugin_replaces_none_of_our_commands() -> None:
+    CliRunner().invoke(main, ["greet"])
+    assert "eviction_policies" in run().output

@@ -160,6 +160,8 @@ def test_an_unknown_engine_or_policy_lists_the_known_ones() -> None:
         supplied().policy("random")
     with pytest.raises(ConfigError, match="are: none"):
         Registry(
+            resolvers={},
+            route_groups={},
             sources={},
             engines={},
             policies={},

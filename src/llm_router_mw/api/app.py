@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
+from llm_router_mw.api.added_routes import AddedRoutes, serve
 from llm_router_mw.api.auth import check_access
 from llm_router_mw.api.connection import ClientDisconnectedError, Connection, encode_json
 from llm_router_mw.api.problem import as_problem, problem_body, problem_headers
@@ -35,16 +36,25 @@ class RouterAPI:
         self._settings = settings
         self._start = start
         self._table = RouteTable(settings)
+        self._added = AddedRoutes(settings.route_groups, settings.prefix)
 
     def claims(self, scope: Scope) -> bool:
         """Say whether the request of *scope* is for us; anything else is the wrapped app's."""
-        return scope["type"] == "http" and self._table.claims(route_path(scope))
+        if scope["type"] != "http":
+            return False
+        return self._table.claims(route_path(scope)) or self._added.find(scope) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = Connection(scope, receive, send)
         try:
             try:
-                await self._handle(connection)
+                added = self._added.find(scope)
+                if added is not None:
+                    await self._ensure_started()
+                    router, settings = self._router, self._settings
+                    await serve(added, connection, router, settings, receive, send)
+                else:
+                    await self._handle(connection)
             except ClientDisconnectedError:
                 raise
             except Exception as error:
@@ -60,9 +70,12 @@ class RouterAPI:
             return
         handler = route.handler(scope["method"])
         check_access(scope, route.access, self._settings)
+        await self._ensure_started()
+        await handler(connection, self._router, self._settings)
+
+    async def _ensure_started(self) -> None:
         if self._start is not None:
             await self._start()
-        await handler(connection, self._router, self._settings)
 
 
 async def _refuse(connection: Connection, error: Exception) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Literal
 
 from starlette.types import Scope
 
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.errors import AuthenticationError
+from llm_router_mw.protocols import Access
 
-Access = Literal["public", "inference", "management"]
 _BEARER = b"bearer "
 
 

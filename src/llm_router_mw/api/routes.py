@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from llm_router_mw.api import admin, embeddings, models, openai, props, rerank
-from llm_router_mw.api.auth import Access
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.errors import MethodNotAllowedError, PathNotFoundError
-from llm_router_mw.protocols import RouterContract
+from llm_router_mw.protocols import Access, RouterContract
 
 Handler = Callable[[Connection, RouterContract, APISettings], Awaitable[None]]
 

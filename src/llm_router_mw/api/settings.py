@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
 from llm_router_mw.errors import ConfigError
+from llm_router_mw.protocols import RouteGroup
 
 Authorize = Callable[[Scope], bool]
 """Says whether the request of that scope may use the management routes."""
@@ -38,6 +39,8 @@ class APISettings:
     """A stream that is silent for so long sends an SSE comment."""
     wait_patience_seconds: float = WAIT_PATIENCE_SECONDS
     """A stream whose request was queued for so long begins, and tells how long it has to wait."""
+    route_groups: tuple[RouteGroup, ...] = ()
+    """Those of plugins that are served."""
     wait_comment_seconds: float = WAIT_COMMENT_SECONDS
     """It tells that again after so long."""
 
@@ -54,22 +57,27 @@ def api_settings(
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     wait_patience_seconds: float = WAIT_PATIENCE_SECONDS,
     wait_comment_seconds: float = WAIT_COMMENT_SECONDS,
+    added: Mapping[str, RouteGroup] = {},
 ) -> APISettings:
     """Return the settings that a door's keyword arguments describe.
+
+    *added* holds the groups of routes that plugins offer.
 
     Raises:
         ConfigError: an argument is wrong, or management is asked for without protection.
     """
     groups = frozenset(_strings("routes", routes))
-    if unknown := groups - ROUTE_GROUPS:
+    if unknown := groups - ROUTE_GROUPS - added.keys():
         raise ConfigError(
             f"routes holds {', '.join(sorted(map(repr, unknown)))}; "
-            f"known are {', '.join(sorted(ROUTE_GROUPS))}"
+            f"known are {', '.join(sorted(ROUTE_GROUPS | added.keys()))}"
         )
     keys = _strings("admin_keys", admin_keys)
     if authorize is not None and not callable(authorize):
         raise ConfigError("authorize must be a callable that takes the ASGI scope")
-    if "management" in groups and not keys and authorize is None:
+    chosen = tuple(group for name, group in added.items() if name in groups)
+    manages = {"management"} & {*groups, *(group.access for group in chosen)}
+    if manages and not keys and authorize is None:
         raise ConfigError(
             "routes='management' lets clients load and unload models: "
             "give admin_keys or an authorize(scope) callable with it"
@@ -94,6 +102,7 @@ def api_settings(
         keep_alive_seconds=keep_alive_seconds,
         wait_patience_seconds=wait_patience_seconds,
         wait_comment_seconds=wait_comment_seconds,
+        route_groups=chosen,
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from llm_router_mw.catalog.paths import is_utf8
 from llm_router_mw.errors import ConfigError, ModelFileError, ModelNotFoundError
+from llm_router_mw.faults import Faults
 from llm_router_mw.gguf import GGUFHeader, read_headers, shards
-from llm_router_mw.protocols import ModelSource
+from llm_router_mw.protocols import ModelResolver, ModelSource
 from llm_router_mw.types import Model
 
 _SHOWN_CHARACTERS = 100
@@ -24,13 +25,21 @@ Stamp = tuple[tuple[int, int, int], ...]
 class Catalog:
     """All models of the *sources*, as they are when the catalog is built (which reads disks).
 
-    Where two sources know a model of one name, the earlier source wins.
+    Where two sources know a model of one name, the earlier source wins. The *resolvers* are asked
+    in turn for a name that no model has; one that fails is told to *faults*.
 
     Raises:
         ConfigError: a source's directory is unusable, or two names collide.
     """
 
-    def __init__(self, sources: Iterable[ModelSource]) -> None:
+    def __init__(
+        self,
+        sources: Iterable[ModelSource],
+        resolvers: Iterable[ModelResolver] = (),
+        faults: Faults | None = None,
+    ) -> None:
+        self._resolvers = tuple(resolvers)
+        self._faults = faults or Faults()
         self._models: dict[str, Model] = {}
         for source in sources:
             self._add_source(source)
@@ -42,15 +51,31 @@ class Catalog:
         return tuple(self._models[id] for id in sorted(self._models))
 
     def resolve(self, name: str) -> Model:
-        """Return the model whose id or, else, alias is *name*.
+        """Return the model whose id or, else, alias is *name*, or the one that a resolver says.
 
         Raises:
             ModelNotFoundError: there is none.
         """
-        model = self._models.get(name) or self._aliases.get(name)
+        model = self._named(name) or self._meant(name)
         if model is None:
             raise self._not_found(name)
         return model
+
+    def _named(self, name: str) -> Model | None:
+        return self._models.get(name) or self._aliases.get(name)
+
+    def _meant(self, name: str) -> Model | None:
+        for resolver in self._resolvers:
+            try:
+                meant = resolver.resolve(name, self.models())
+                if meant is None:
+                    continue
+                if (model := self._named(meant)) is not None:
+                    return model
+                raise LookupError(f"it named {meant!r}, and there is no such model")
+            except Exception as error:
+                self._faults.add("model resolver", resolver.name, error)
+        return None
 
     def check_file(self, model: Model) -> tuple[GGUFHeader, ...]:
         """Return the headers of the model's file, or of all its parts, once they are well-formed.

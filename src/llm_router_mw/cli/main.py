@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from llm_router_mw import __version__
@@ -11,17 +13,53 @@ from llm_router_mw.cli.estimate import estimate
 from llm_router_mw.cli.plugins import plugins
 from llm_router_mw.cli.serve import serve
 from llm_router_mw.cli.simulate import simulate_command
+from llm_router_mw.config import RouterConfig
+from llm_router_mw.errors import PluginError
+from llm_router_mw.router.plugins import Plugins
+
+logger = logging.getLogger("llm_router_mw.cli")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Our commands, and those of plugins: imported only when ours do not answer the call."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__(**attributes)  # type: ignore[arg-type]
+        self._asked = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._ask_plugins()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._ask_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def _ask_plugins(self) -> None:
+        if self._asked:
+            return
+        self._asked = True
+        ours = dict(self.commands)
+        try:
+            for implementation in Plugins(RouterConfig()).implementations(_HOOK):
+                try:
+                    implementation(cli=self)
+                except PluginError as error:
+                    logger.error("commands are left out: %s", error)
+        except PluginError as error:
+            logger.error("the commands of plugins are left out: %s", error)
+        self.commands.update(ours)  # nobody replaces one of ours
+
+
+_HOOK = "llm_router_register_commands"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="llm-router-mw")
 def main() -> None:
     """Many local GGUF models behind any ASGI or WSGI app."""
 
 
-main.add_command(demo)
-main.add_command(devices)
-main.add_command(estimate)
-main.add_command(plugins)
-main.add_command(serve)
-main.add_command(simulate_command)
+for command in (demo, devices, estimate, plugins, serve, simulate_command):
+    main.add_command(command)

@@ -92,6 +92,13 @@ logger = logging.getLogger("llm_router_mw.cli")
     show_default=True,
     help="Seconds after which everything has stopped, once asked to.",
 )
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    help="Use this plugin too; repeatable. Installed ones are used anyway.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log each request, and details.")
 def serve(
     *,
@@ -106,6 +113,7 @@ def serve(
     api_keys: tuple[str, ...],
     admin_keys: tuple[str, ...],
     stop_timeout: int,
+    plugins: tuple[str, ...],
     verbose: bool,
     **options: Any,
 ) -> None:
@@ -124,13 +132,14 @@ def serve(
         # Half of the time is for running answers; a worker that then ignores both the request
         # to stop and its termination is killed when the other half is over.
         stop_timeout_seconds=stop_timeout / 4,
+        plugins=plugins,
         **options,
     )
     bound = server.bind(host, port)
     url = server.base_url(bound)
     app = LLMRouterApp(
         router=router,
-        routes=("inference", "management"),
+        routes=("inference", "management", *router.route_groups),
         **_access(split(api_keys), split(admin_keys), bound.getsockname()[0]),
     )
 

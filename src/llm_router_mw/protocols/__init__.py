@@ -17,11 +17,22 @@ from llm_router_mw.protocols.memory import DeviceProbe, Estimator, LearningEstim
 from llm_router_mw.protocols.model_source import ModelSource
 from llm_router_mw.protocols.observer import Observer
 from llm_router_mw.protocols.placement import PlacementPolicy
+from llm_router_mw.protocols.resolver import ModelResolver
+from llm_router_mw.protocols.route_group import Access, RouteGroup
 from llm_router_mw.protocols.router import LeaseContract, OnQueued, RouterContract, StartableRouter
+from llm_router_mw.protocols.sleep import (
+    InstanceHandle,
+    KeepsSequences,
+    Purged,
+    SleepHandler,
+    SnapshotStore,
+    StoredSnapshot,
+)
 from llm_router_mw.protocols.stream import DeltaStream
 
 __all__ = [
     "HEAT_HALF_LIFE_SECONDS",
+    "Access",
     "Candidate",
     "ChatFormat",
     "ChatParser",
@@ -33,15 +44,23 @@ __all__ = [
     "Estimator",
     "EvictionPolicy",
     "ExitReport",
+    "InstanceHandle",
+    "KeepsSequences",
     "LearningEstimator",
     "LeaseContract",
+    "ModelResolver",
     "ModelSource",
     "Observer",
     "OnQueued",
     "PlacementPolicy",
     "PreparedPrompt",
+    "Purged",
+    "RouteGroup",
     "RouterContract",
     "Shortfall",
+    "SleepHandler",
     "SleepReport",
+    "SnapshotStore",
     "StartableRouter",
+    "StoredSnapshot",
 ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 import anyio
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import Observer
 from llm_router_mw.types import RouterEvent
-
-logger = logging.getLogger("llm_router_mw.events")
 
 _BACKLOG = 1000
 
@@ -54,17 +52,17 @@ class Subscription:
 class EventHub:
     """Knows who listens."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], faults: Faults | None = None) -> None:
         self._observers = list(observers)
-        self._broken: set[str] = set()
+        self._faults = faults or Faults()
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, event: RouterEvent) -> None:
         for observer in self._observers:
             try:
                 observer.on_event(event)
-            except Exception:
-                self._complain(observer.name)
+            except Exception as error:
+                self._faults.add("observer", observer.name, error)
         for subscription in tuple(self._subscriptions):
             subscription.publish(event)
 
@@ -81,9 +79,3 @@ class EventHub:
         """End all subscriptions."""
         for subscription in tuple(self._subscriptions):
             self.unsubscribe(subscription)
-
-    def _complain(self, name: str) -> None:
-        # Once: an observer that fails on every event must not flood the log.
-        if name not in self._broken:
-            self._broken.add(name)
-            logger.exception("observer %r failed; its further failures are not logged", name)

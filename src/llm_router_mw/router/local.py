@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -12,11 +12,12 @@ import anyio.to_thread
 
 from llm_router_mw.config import RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError, RouterNotRunningError
-from llm_router_mw.protocols import Clock, LeaseContract, OnQueued
+from llm_router_mw.protocols import Clock, LeaseContract, OnQueued, RouteGroup
 from llm_router_mw.router.bridge import BridgedEvents, BridgedLease
 from llm_router_mw.router.conductor import Wish
 from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.router.lease import Lease
+from llm_router_mw.router.lifespans import beside
 from llm_router_mw.router.registry import load_registry
 from llm_router_mw.router.running import Running, start
 from llm_router_mw.scheduler import events
@@ -61,7 +62,7 @@ class Router:
         self._registry.engine(self.config.engine)
         self._registry.policy(self.config.eviction_policy)
         self._registry.placement(self.config.placement_policy)
-        self._hub = EventHub(tuple(self._registry.observers.values()))
+        self._hub = EventHub(tuple(self._registry.observers.values()), self._registry.faults)
         self._entered = False
         self._running: Running | None = None
         self._stack = AsyncExitStack()
@@ -69,6 +70,11 @@ class Router:
     @property
     def running(self) -> bool:
         return self._running is not None
+
+    @property
+    def route_groups(self) -> Mapping[str, RouteGroup]:
+        """What plugins would add to the routes of a door, by name."""
+        return self._registry.route_groups
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -79,6 +85,10 @@ class Router:
             stack.callback(self._left)
             self._running = await start(
                 stack, self.config, self._registry, self._hub, self._clock, self._closing
+            )
+            lifespans, strict = self._registry.lifespans, self.config.strict_plugins
+            await stack.enter_async_context(
+                beside(self, lifespans, self._registry.faults, strict=strict)
             )
         except BaseException:
             # Not by the stack's own exit: the task groups in it would wrap the error.

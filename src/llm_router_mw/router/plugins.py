@@ -62,6 +62,29 @@ class Plugin:
 
 
 @dataclass(frozen=True, slots=True)
+class Implementation:
+    """One plugin's function for one hook."""
+
+    plugin: Plugin
+    hook: str
+    function: Callable[..., Any]
+    argument_names: tuple[str, ...]
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Call it with those of *arguments* that it takes; a plugin may leave some out.
+
+        Raises:
+            PluginLoadError: it raised.
+        """
+        try:
+            return self.function(*(arguments[name] for name in self.argument_names))
+        except Exception as error:
+            raise PluginLoadError(
+                f"plugin {self.plugin.title!r}: {self.hook} failed: {error}"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What one plugin supplied for one hook."""
 
@@ -111,13 +134,17 @@ class Plugins:
             PluginLoadError: one of them raised. All of a broken installed plugin is left out.
         """
         answers: list[Answer] = []
-        for hook in hooks:
-            # pluggy's order: who registered last is asked first.
-            for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-                plugin = self._plugins.get(implementation.plugin_name)
-                if plugin is not None:
-                    answers += self._ask(plugin, hook, implementation)
+        for implementation in (each for hook in hooks for each in self.implementations(hook)):
+            answers += self._ask(implementation)
         return [answer for answer in answers if answer.plugin.name in self._plugins]
+
+    def implementations(self, hook: str) -> list[Implementation]:
+        """Return what implements *hook*; who registered last is asked first, as pluggy does."""
+        found = reversed(getattr(self._manager.hook, hook).get_hookimpls())
+        return [
+            Implementation(self._plugins[each.plugin_name], hook, each.function, each.argnames)
+            for each in found
+        ]
 
     def forgive(self, plugin: Plugin, error: PluginLoadError) -> None:
         """Leave *plugin* out because of *error*.
@@ -133,14 +160,12 @@ class Plugins:
             self._manager.unregister(name=plugin.name)
         logger.error("an installed plugin is left out: %s", error)
 
-    def _ask(self, plugin: Plugin, hook: str, implementation: pluggy.HookImpl) -> list[Answer]:
-        arguments = (self._config,) * len(implementation.argnames)  # config is all that there is
+    def _ask(self, implementation: Implementation) -> list[Answer]:
+        plugin, hook = implementation.plugin, implementation.hook
         try:
-            supplied = implementation.function(*arguments)
-        except Exception as error:
-            failure = PluginLoadError(f"plugin {plugin.title!r}: {hook} failed: {error}")
-            failure.__cause__ = error
-            self.forgive(plugin, failure)
+            supplied = implementation(config=self._config)
+        except PluginLoadError as error:
+            self.forgive(plugin, error)
             return []
         if os.environ.get(TRACE_VARIABLE, "0") != "0":
             logger.info("plugin %s: %s supplied %s", plugin.title, hook, _brief(supplied))

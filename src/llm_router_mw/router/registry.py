@@ -8,27 +8,32 @@ from typing import Any, NamedTuple, TypeVar
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import (
     DeviceProbe,
     EngineFactory,
     Estimator,
     EvictionPolicy,
+    ModelResolver,
     ModelSource,
     Observer,
     PlacementPolicy,
+    RouteGroup,
 )
-from llm_router_mw.router.plugins import Answer, Plugin, Plugins
+from llm_router_mw.router.plugins import Answer, Implementation, Plugin, Plugins
 
 SuppliedT = TypeVar("SuppliedT")
 
 _OBJECTS: dict[str, tuple[str, type[Any]]] = {
     "sources": ("llm_router_register_model_sources", ModelSource),
+    "resolvers": ("llm_router_register_model_resolvers", ModelResolver),
     "engines": ("llm_router_register_engines", EngineFactory),
     "policies": ("llm_router_register_eviction_policies", EvictionPolicy),
     "observers": ("llm_router_register_observers", Observer),
     "probes": ("llm_router_register_device_probes", DeviceProbe),
     "estimators": ("llm_router_register_estimators", Estimator),
     "placements": ("llm_router_register_placement_policies", PlacementPolicy),
+    "route_groups": ("llm_router_register_routes", RouteGroup),
 }
 """Field of the registry → the hook that fills it, and what its objects have to be."""
 _PROTOCOLS = dict(_OBJECTS.values())
@@ -40,17 +45,23 @@ class Registry:
     """What the plugins of one router supply, by name; whoever is asked first comes first."""
 
     sources: Mapping[str, ModelSource]
+    resolvers: Mapping[str, ModelResolver]
     engines: Mapping[str, EngineFactory]
     policies: Mapping[str, EvictionPolicy]
     observers: Mapping[str, Observer]
     probes: Mapping[str, DeviceProbe]
     estimators: Mapping[str, Estimator]
     placements: Mapping[str, PlacementPolicy]
+    route_groups: Mapping[str, RouteGroup]
     chat_formats: Mapping[str, str]
+    lifespans: tuple[Implementation, ...] = ()
+    """What wants to live beside the router."""
     plugins: tuple[Plugin, ...] = ()
     """Who supplied it."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Installed plugins that are not used, and why."""
+    faults: Faults = field(default_factory=Faults)
+    """What their objects do wrong while they work."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the objects and chat formats that each plugin supplied, by the plugin's name."""
 
@@ -105,6 +116,7 @@ def load_registry(
     return Registry(
         **found,
         chat_formats=_merged(supplied, _CHAT_FORMATS, "chat format"),
+        lifespans=tuple(plugins.implementations("llm_router_lifespan")),
         plugins=tuple(plugins),
         left_out=plugins.left_out,
         names=names,

@@ -88,7 +88,12 @@ async def start(
     Raises:
         LLMRouterError: an option or a directory is wrong.
     """
-    catalog = await anyio.to_thread.run_sync(Catalog, tuple(registry.sources.values()))
+    catalog = await anyio.to_thread.run_sync(
+        Catalog,
+        tuple(registry.sources.values()),
+        tuple(registry.resolvers.values()),
+        registry.faults,
+    )
     terms = terms_of(catalog.models(), config)
     first = preloads(catalog.models(), config)
     scheduler = Scheduler(registry.policy(config.eviction_policy), _limits(config))

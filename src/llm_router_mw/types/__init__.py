@@ -40,6 +40,7 @@ from llm_router_mw.types.model import (
     Pooling,
 )
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
+from llm_router_mw.types.snapshot import SequenceInfo, Snapshot, Spare
 from llm_router_mw.types.state import InstanceState, SleepLevel, Step, client_state
 from llm_router_mw.types.task import (
     DEFAULT_SAMPLERS,
@@ -102,7 +103,10 @@ __all__ = [
     "RouterEvent",
     "RouterView",
     "Sampling",
+    "SequenceInfo",
     "SleepLevel",
+    "Snapshot",
+    "Spare",
     "SplitMode",
     "Step",
     "Task",

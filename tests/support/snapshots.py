@@ -1,0 +1,45 @@
+"""Snapshots of no model, small enough to be changed byte by byte."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from llm_router_mw.snapshot_file import SnapshotHeader, SnapshotWriter, write_snapshot
+
+STATE = bytes(range(256)) * 40
+CHECKPOINT = b"recurrent" * 7
+TOKENS = struct.pack("<5i", 1, 20, 300, 4000, 50000)
+
+
+def written(path: Path) -> SnapshotHeader:
+    """Write a snapshot of five tokens with a checkpoint after the third."""
+    return write_snapshot(
+        path,
+        [("state", 5, STATE), ("checkpoint", 3, CHECKPOINT)],
+        identity="model A",
+        key="somebody",
+        tokens=TOKENS,
+        created_at=12.5,
+    )
+
+
+def writer_of(path: Path, size: int = len(STATE)) -> SnapshotWriter:
+    return SnapshotWriter(
+        path,
+        identity="model A",
+        key="somebody",
+        tokens=TOKENS,
+        blocks=b"8 bytes!",
+        parts=[("state", 5, size)],
+        created_at=12.5,
+    )
+
+
+def failing_with(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail

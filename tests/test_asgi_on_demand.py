@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from llm_router_mw import LLMRouterMiddleware, Router
-from tests.support.fake_engine import FakePlugin
+from llm_router_mw.testing import FakePlugin
 
 
 async def ask(request: Request) -> PlainTextResponse:

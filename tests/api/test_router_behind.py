@@ -13,8 +13,8 @@ import pytest
 
 from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.router import Router
+from llm_router_mw.testing import FakeEngine, FakePlugin
 from tests.support.asgi_driver import Client, get, http_scope, post
-from tests.support.fake_engine import FakeEngine, FakePlugin
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio

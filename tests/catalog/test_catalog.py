@@ -18,8 +18,8 @@ from llm_router_mw.errors import (
 )
 from llm_router_mw.faults import Faults
 from llm_router_mw.gguf import GGUFHeader, read_headers
+from llm_router_mw.testing.gguf import GGUFFile, Tensor, small_model
 from llm_router_mw.types import Model
-from tests.support.gguf_bytes import GGUFFile, Tensor, small_model
 
 
 class ListSource:

@@ -10,8 +10,8 @@ import pytest
 
 from llm_router_mw.catalog import Catalog, DirectorySource
 from llm_router_mw.errors import ConfigError, ModelFileError
+from llm_router_mw.testing.gguf import small_model
 from llm_router_mw.types import LoadOptions
-from tests.support.gguf_bytes import small_model
 
 OPTIONS = LoadOptions(n_ctx=2048)
 

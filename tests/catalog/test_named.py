@@ -9,8 +9,8 @@ import pytest
 from llm_router_mw.catalog import Catalog, NamedSource
 from llm_router_mw.config import ModelEntry, parse_config
 from llm_router_mw.errors import ModelFileError
+from llm_router_mw.testing.gguf import small_model
 from llm_router_mw.types import LoadOptions, Model
-from tests.support.gguf_bytes import small_model
 
 
 def test_an_entry_becomes_a_model(tmp_path: Path) -> None:

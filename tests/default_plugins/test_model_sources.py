@@ -8,7 +8,7 @@ from llm_router_mw.catalog import Catalog
 from llm_router_mw.config import parse_config
 from llm_router_mw.default_plugins.model_sources import llm_router_register_model_sources
 from llm_router_mw.protocols import ModelSource
-from tests.support.gguf_bytes import small_model
+from llm_router_mw.testing.gguf import small_model
 
 
 def test_without_a_directory_there_are_only_named_models() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from llm_router_mw.errors import InvalidGGUFError, ModelFileError
 from llm_router_mw.gguf import GGUFArray, ValueType, cursor, read_header, reader
-from tests.support.gguf_bytes import (
+from llm_router_mw.testing.gguf import (
     GGUFFile,
     Item,
     Tensor,

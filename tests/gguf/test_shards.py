@@ -15,7 +15,7 @@ from llm_router_mw.gguf import (
     shard_stem,
     shards,
 )
-from tests.support.gguf_bytes import GGUFFile, Tensor, scalar, small_model
+from llm_router_mw.testing.gguf import GGUFFile, Tensor, scalar, small_model
 
 
 def write_parts(directory: Path, count: int = 3) -> list[Path]:

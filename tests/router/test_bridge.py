@@ -19,8 +19,8 @@ from llm_router_mw.errors import ModelNotFoundError, ModelUnloadedError, RouterN
 from llm_router_mw.protocols import LeaseContract
 from llm_router_mw.router import Router
 from llm_router_mw.router.bridge import Bridge, BridgedLease
+from llm_router_mw.testing import FakePlugin
 from llm_router_mw.types import ChatTask, ContentDelta, Delta, InstanceState
-from tests.support.fake_engine import FakePlugin
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio

@@ -21,6 +21,7 @@ from llm_router_mw.errors import (
 )
 from llm_router_mw.router import client as client_module
 from llm_router_mw.router.process import WorkerProcess
+from llm_router_mw.testing.gguf import small_model
 from llm_router_mw.types import (
     ChatTask,
     CompletionTask,
@@ -32,7 +33,6 @@ from llm_router_mw.types import (
 from llm_router_mw.wire import INITIAL_CREDIT
 from tests.router.clients import CHAT, ENDLESS, ignore_progress, nothing, order, read, start, worker
 from tests.router.conftest import OPTIONS, ScriptedWorkers
-from tests.support.gguf_bytes import small_model
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -392,20 +392,3 @@ async def test_stopping_is_not_cut_short_by_a_cancelling(scripted: ScriptedWorke
             scope.cancel()
             await made.stop(0.05)
         assert made._gone.is_set()
-
-
-async def test_settled_tells_the_end_of_the_load(scripted: ScriptedWorkers) -> None:
-    scripted(STREAMS_ALL_THE_TIME)
-    async with worker() as made:
-        told: list[Any] = []
-
-        async def wait() -> None:
-            await made.settled()
-            told.append(True)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            await made.greet()
-            assert told == []
-            await made.load(order("x"), ignore_progress)
-        assert told

@@ -11,12 +11,14 @@ import pytest
 
 from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
 from llm_router_mw.errors import ModelLoadError, QueueTimeoutError
+from llm_router_mw.faults import Faults
 from llm_router_mw.router.conductor import Conductor, Wish
 from llm_router_mw.router.hub import EventHub
+from llm_router_mw.router.sleep_handlers import SleepHandlers
 from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, actions, events
+from llm_router_mw.testing import FakePlugin, FakeSource
 from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, QueuePlace
-from tests.support.fake_engine import FakePlugin, FakeSource
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -47,6 +49,9 @@ class Stage:
         async def learn(key: InstanceKey, worker: Worker) -> None:
             pass
 
+        async def identify(key: InstanceKey, price: Price | None) -> str:
+            return ""
+
         def make_workers(conductor: Conductor) -> Workers:
             return Workers(
                 self.engine,
@@ -58,6 +63,8 @@ class Stage:
                 devices=lambda: (),
                 gate=None,
                 on_loaded=learn,
+                handlers=no_sleep_handlers(tasks),
+                identify=identify,
                 stop_timeout_seconds=1.0,
             )
 
@@ -78,6 +85,18 @@ class Stage:
 
     def waiting(self, model: Model) -> int:
         return self.scheduler.waiting(model.instance_key)
+
+
+def no_sleep_handlers(tasks: anyio.abc.TaskGroup) -> SleepHandlers:
+    return SleepHandlers(
+        (),
+        tasks,
+        Faults(),
+        lambda key, reason: None,
+        models=lambda key: (),
+        hurried=lambda: False,
+        timeout_seconds=1.0,
+    )
 
 
 @asynccontextmanager

@@ -30,8 +30,8 @@ from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer, Shortfall
 from llm_router_mw.router import Lease, Router
 from llm_router_mw.router.conductor import Conductor, Wish
+from llm_router_mw.testing import FakePlugin
 from llm_router_mw.types import ChatTask, Delta, FinishDelta, InstanceState, Model, RouterEvent
-from tests.support.fake_engine import FakePlugin
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio

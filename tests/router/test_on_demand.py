@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llm_router_mw.router import OnDemandRouter, Router, RouterThread
+from llm_router_mw.testing import FakePlugin
 from llm_router_mw.types import InstanceState
-from tests.support.fake_engine import FakePlugin
 
 pytestmark = pytest.mark.asyncio
 

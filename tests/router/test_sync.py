@@ -9,8 +9,8 @@ import pytest
 
 from llm_router_mw.errors import ModelNotFoundError, RouterNotRunningError
 from llm_router_mw.router import Router, RouterThread, SyncRouter
+from llm_router_mw.testing import FakePlugin
 from llm_router_mw.types import ChatTask, ContentDelta, FinishDelta, InstanceState
-from tests.support.fake_engine import FakePlugin
 
 HELLO = [{"role": "user", "content": "hello"}]
 TASK = ChatTask(messages=({"role": "user", "content": "hello"},))

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm_router_mw.gguf import GGML_TYPE_NUMBERS, GGUFArray, GGUFHeader, GGUFTensor, ValueType
 from llm_router_mw.gguf import tensor_bytes as bytes_of
 from llm_router_mw.gguf.header import Scalar
-from tests.support.gguf_bytes import GGUFFile, Item, Tensor, array
+from llm_router_mw.testing.gguf import GGUFFile, Item, Tensor, array
 
 Value = Scalar | tuple[int, ...] | tuple[bool, ...]
 Metadata = Mapping[str, Value]

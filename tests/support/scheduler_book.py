@@ -16,6 +16,7 @@ from tests.support.scheduler_records import (
     Admitted,
     Asked,
     Held,
+    Holding,
     Lowered,
     Sizes,
     Step,
@@ -26,6 +27,8 @@ from tests.support.scheduler_records import (
 
 FIRST_COOL_DOWN_SECONDS = 10.0
 LONGEST_COOL_DOWN_SECONDS = 300.0
+PAUSE_SECONDS = 0.5
+"""After which a load is tried again whose room others had taken."""
 
 
 class Book:
@@ -49,6 +52,10 @@ class Book:
         self.by_hand: set[InstanceKey] = set()
         """Those that somebody wants gone or asleep as soon as they are idle."""
         self.guesses: set[InstanceKey] = set()
+        self.holdings: dict[str, Holding] = {}
+        """Memory that is no instance's, by its holder."""
+        self.held_back_until: dict[InstanceKey, float] = {}
+        """When those may be tried again whose room others had taken."""
         self.timer: float | None = None
         self.closing = False
         self.steps = 0
@@ -68,14 +75,23 @@ class Book:
 
     def room(self, *, at_most: bool) -> dict[str, int]:
         """Return by pool what nobody is charged with: the most that may be, or the least."""
-        room = {}
-        for pool, reading in self.pools.items():
-            room[pool] = reading.capacity_bytes
+        room = self.capacities()
         for worker in self.workers.values():
             for pool, size in (worker.low if at_most else worker.high).items():
                 if pool in room:
                     room[pool] -= size
         return room
+
+    def capacities(self) -> dict[str, int]:
+        """Return by pool what there is for instances: what can be shed is as good as free."""
+        return {
+            pool: reading.capacity_bytes
+            - sum(each.sizes.get(pool, 0) for each in self.holdings.values() if not each.sheddable)
+            for pool, reading in self.pools.items()
+        }
+
+    def is_held_back(self, key: InstanceKey) -> bool:
+        return self.now < self.held_back_until.get(key, 0.0)
 
     def slots_taken(self) -> int:
         return sum(worker.takes_slot for worker in self.workers.values())
@@ -129,9 +145,7 @@ class Book:
             case events.LoadFailed():
                 self._load_failed(event)
             case events.Deferred():
-                worker = self._current(event.instance, event.generation)
-                if worker is not None:
-                    del self.workers[event.instance]
+                self._deferred(event)
             case events.Slept():
                 self._slept(event)
             case events.WorkerExited():
@@ -149,6 +163,8 @@ class Book:
                             }
                         for pool, size in seen.items():
                             worker.high[pool] = max(worker.high.get(pool, 0), size)
+            case events.Held():
+                self.holdings[event.holder] = Holding(event.bytes_by_pool, event.sheddable)
             case events.Catalogued():
                 self.terms = event.terms
             case events.Unload():
@@ -185,6 +201,9 @@ class Book:
                     raise Violation("answered once", f"lease {lease} was revoked but is not out")
                 self._end_lease(lease)
                 step.revoked.append((held, failure))
+            case actions.Shed(holder, pool, n_bytes):
+                self._shed(holder, pool, n_bytes)
+                step.shed.append(action)
             case actions.SetTimer(at_seconds):
                 self.timer = at_seconds
             case actions.Announce():
@@ -232,6 +251,24 @@ class Book:
             trouble.second_chance = True
         else:
             self._count_failure(trouble)
+
+    def _deferred(self, event: events.Deferred) -> None:
+        worker = self._current(event.instance, event.generation)
+        if worker is None or worker.phase not in ("loading", "waking"):
+            return
+        if worker.phase == "loading":
+            del self.workers[event.instance]
+        else:
+            worker.phase = "asleep"
+            worker.reserved, worker.low, worker.high = worker.as_it_slept
+        self.held_back_until[event.instance] = self.now + PAUSE_SECONDS
+
+    def _shed(self, holder: str, pool: str, n_bytes: int) -> None:
+        holding = self.holdings.get(holder)
+        if holding is None or not holding.sheddable or n_bytes > holding.sizes.get(pool, 0):
+            raise Violation("what is shed was there", f"{holder} is to shed {n_bytes} of {pool}")
+        left = {**holding.sizes, pool: holding.sizes[pool] - n_bytes}
+        self.holdings[holder] = Holding(left, True)
 
     def _count_failure(self, trouble: Trouble) -> None:
         trouble.count += 1
@@ -293,6 +330,7 @@ class Book:
         if worker is None or worker.phase != "asleep":
             raise Violation("waking is a load", f"{key} was woken though it does not sleep")
         worker.phase = "waking"
+        worker.as_it_slept = (worker.reserved, worker.low, worker.high)
         worker.low = {}
         self.attached.setdefault(key, set()).update(
             model
@@ -304,6 +342,8 @@ class Book:
             self.attached[key].add(step.event.model)
         needs = {} if worker.price is None else worker.price.bytes_by_pool
         self._admit(key, worker, needs, step, is_wake=True)
+        for pool, size in worker.as_it_slept[2].items():
+            worker.high[pool] = max(size, worker.high.get(pool, 0))
 
     def _admit(
         self, key: InstanceKey, worker: Worker, needs: Sizes, step: Step, *, is_wake: bool

@@ -51,6 +51,8 @@ def finish(world: RandomWorld) -> None:
     world.feed(events.Shutdown())
     for key, worker in list(world.book.workers.items()):
         world.exit(key, worker)
+    for holder in list(world.book.holdings):
+        world.feed(events.Held(holder=holder, bytes_by_pool={}))
     if world.book.workers:
         raise Violation("nothing happens after the end", "a worker was started")
     for pool in world.setup.pools:
@@ -134,17 +136,18 @@ def _come_back(world: RandomWorld) -> None:
 
 
 def _is_blocked(world: RandomWorld, request: int) -> bool:
-    """Whether what is pinned, or said to be too large by now, may keep a request waiting."""
+    """Whether what is pinned, or what others have taken, may keep a request waiting."""
     book = world.book
     asked = book.requests[request]
     pinned = any(book.agreed(key).pinned for key in book.workers)
     several = len(asked.wanted) > 1
+    capacities = book.capacities()
     short = any(
         all(
             any(
-                size > book.pools[pool].capacity_bytes
+                size > capacities[pool]
                 for pool, size in price.bytes_by_pool.items()
-                if pool in book.pools
+                if pool in capacities
             )
             for price in book.prices.get(key, ())
         )

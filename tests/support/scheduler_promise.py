@@ -77,12 +77,13 @@ def cools_down(book: Book, key: InstanceKey) -> bool:
 
 
 def fits_alone(book: Book, key: InstanceKey) -> bool:
+    """Whether *key* would fit if nothing else ran on the machine."""
     prices: tuple[Price, ...] = book.prices.get(key, ())
     return not prices or any(_fits(price.bytes_by_pool, book) for price in prices)
 
 
 def _fits(sizes: Mapping[str, int], book: Book) -> bool:
     return all(
-        pool not in book.pools or size <= book.pools[pool].capacity_bytes
+        pool not in book.pools or size <= book.pools[pool].most_bytes
         for pool, size in sizes.items()
     )

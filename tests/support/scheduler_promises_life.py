@@ -45,6 +45,9 @@ def room_is_made_where_it_can_be(book: Book, step: Step) -> Iterable[str]:
     states = {book.state(key) for key in book.workers}
     if not states <= {InstanceState.LOADED, InstanceState.SLEEPING}:
         return
+    # Who is to be tried again keeps its place for a moment.
+    if any(map(book.is_held_back, stuck(book))):
+        return
     for key in stuck(book):
         if key in book.workers or key not in book.prices or had_trouble(book, key):
             continue

@@ -43,25 +43,31 @@ def the_ledger_agrees(book: Book, step: Step) -> Iterable[str]:
     """Each worker is charged until it has gone, with no less and no more than it may be."""
     ledger = book.scheduler.ledger
     for pool in book.pools:
-        low = sum(worker.low.get(pool, 0) for worker in book.workers.values())
-        high = sum(worker.high.get(pool, 0) for worker in book.workers.values())
+        besides = sum(each.sizes.get(pool, 0) for each in book.holdings.values())
+        low = besides + sum(worker.low.get(pool, 0) for worker in book.workers.values())
+        high = besides + sum(worker.high.get(pool, 0) for worker in book.workers.values())
         if not low <= ledger.charged(pool) <= high:
             yield f"{ledger.charged(pool)} is charged of {pool}; it must be from {low} to {high}"
 
 
 @promise
 def memory_taken_by_others_is_made_up_for(book: Book, step: Step) -> Iterable[str]:
-    """Where others grow so that we hold too much, idle instances go, and only idle ones."""
+    """Where others grow so that we hold too much, idle instances go, and only idle ones.
+
+    What those hold of whom nobody knew what they need is no reason for it.
+    """
     if not isinstance(step.event, events.MemoryObserved) or book.closing:
         return
-    for pool, reading in book.pools.items():
+    capacities = book.capacities()
+    for pool in book.pools:
         staying = [
             worker
             for key, worker in book.workers.items()
             if worker.phase not in ("stopping", "falling_asleep")
             and book.state(key) is not InstanceState.DRAINING
         ]
-        over = sum(worker.low.get(pool, 0) for worker in staying) - reading.capacity_bytes
+        over = sum(worker.low.get(pool, 0) for worker in staying) - capacities[pool]
+        over -= sum(worker.high.get(pool, 0) for worker in staying if worker.price is None)
         if over <= 0:
             continue
         for key, worker in book.workers.items():
@@ -73,6 +79,19 @@ def memory_taken_by_others_is_made_up_for(book: Book, step: Step) -> Iterable[st
                 and not book.wants(key)
             ):
                 yield f"{key} is idle and stays though {pool} is {over} short"
+
+
+@promise
+def what_can_be_shed_goes_first(book: Book, step: Step) -> Iterable[str]:
+    """Holders give back what is needed and no more, before anybody else has to go for it."""
+    ledger = book.scheduler.ledger
+    for pool, reading in book.pools.items():
+        over = ledger.charged(pool) - reading.capacity_bytes
+        left = sum(each.sizes.get(pool, 0) for each in book.holdings.values() if each.sheddable)
+        if over > 0 and left > 0:
+            yield f"{left} of {pool} could be shed, and {over} too much is charged"
+        if over < 0 and any(each.pool == pool for each in step.shed):
+            yield f"more of {pool} was shed than was needed, by {-over}"
 
 
 # 2
@@ -134,6 +153,8 @@ def one_that_waits_blocks_no_other(book: Book, step: Step) -> Iterable[str]:
     for key in missing:
         if key in book.workers or not book.prices.get(key) or had_trouble(book, key):
             continue
+        if book.is_held_back(key):
+            continue
         beside = room.copy()
         for other in missing:
             if other != key:
@@ -157,7 +178,7 @@ def who_is_first_goes_first(book: Book, step: Step) -> Iterable[str]:
         (key,) = missing
         prices = [price for price in book.prices.get(key, ()) if not price.placement.degraded]
         asked = book.wants(key)
-        if key in book.workers or not prices or had_trouble(book, key):
+        if key in book.workers or not prices or had_trouble(book, key) or book.is_held_back(key):
             continue
         if any(len(one.wanted) > 1 for one in asked):
             continue

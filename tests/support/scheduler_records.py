@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llm_router_mw.scheduler import events
-from llm_router_mw.scheduler.actions import Action, Announce, Kill, Sleep, Stop
+from llm_router_mw.scheduler.actions import Action, Announce, Kill, Shed, Sleep, Stop
 from llm_router_mw.types import (
     EventKind,
     Failure,
@@ -51,6 +51,10 @@ class Worker:
     """The least that it must be charged with, by pool."""
     high: dict[str, int] = field(default_factory=dict)
     """The most that it may be charged with."""
+    as_it_slept: tuple[Sizes, dict[str, int], dict[str, int]] = field(
+        default_factory=lambda: ({}, {}, {})
+    )
+    """``reserved``, ``low`` and ``high`` before it was woken."""
     leases: set[int] = field(default_factory=set)
     guessed: bool = False
     """Whether it was started for a prediction, and nobody has used it yet."""
@@ -123,6 +127,14 @@ class Lowered:
     """Whether more was held of something than there is for us."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Memory of ours that is no instance's."""
+
+    sizes: Sizes
+    sheddable: bool
+
+
 @dataclass(slots=True)
 class Step:
     """One event, what the scheduler wanted, and the facts that the promises are about."""
@@ -136,6 +148,7 @@ class Step:
     rejected: list[tuple[Asked, Failure]] = field(default_factory=list)
     revoked: list[tuple[Held, Failure]] = field(default_factory=list)
     announced: list[Announce] = field(default_factory=list)
+    shed: list[Shed] = field(default_factory=list)
     lost: list[Held] = field(default_factory=list)
     """Leases of a worker that crashed."""
     waiting: tuple[Asked, ...] = ()

@@ -19,9 +19,7 @@ class Room:
 
     def __init__(self, book: Book, *, at_most: bool, but_leaving_are_gone: bool = False) -> None:
         self._book = book
-        self.left: Counter[str] = Counter(
-            {pool: reading.capacity_bytes for pool, reading in book.pools.items()}
-        )
+        self.left: Counter[str] = Counter(book.capacities())
         self.left["slots"] = book.limits.models_max or _WITHOUT_LIMIT
         self.left["workers"] = book.limits.workers_max or _WITHOUT_LIMIT
         for key, worker in book.workers.items():

@@ -35,6 +35,7 @@ USUAL: Mapping[str, int] = {
     "fall_asleep": 5,
     "wake": 5,
     "observe": 2,
+    "hold": 1,
     "let_time_pass": 6,
     "wait_for_timer": 5,
     "unload": 1,
@@ -221,16 +222,17 @@ class RandomWorld:
         return True
 
     def _defer(self, choices: Choices) -> bool:
-        found = self._in(choices, "loading")
+        found = self._in(choices, "loading", "waking")
         if found is None:
             return False
         key, worker = found
-        # Room is short because others took it: that is seen in the same moment.
-        for pool in worker.price.bytes_by_pool if worker.price is not None else ():
-            if pool in self.others:
-                self.others[pool] = choices.pick((90, 60, 100))
+        # Others took the room, or are about to: only the first can be seen.
+        if choices.one_in(2):
+            for pool in worker.price.bytes_by_pool if worker.price is not None else ():
+                if pool in self.others:
+                    self.others[pool] = choices.pick((90, 60, 100))
         self._look(())
-        if self.book.workers.get(key) is worker and worker.phase == "loading":
+        if self.book.workers.get(key) is worker and worker.phase in ("loading", "waking"):
             self.feed(
                 events.Deferred(
                     instance=key, generation=worker.generation, reason="others took the room"
@@ -313,6 +315,18 @@ class RandomWorld:
             for key, worker in seen
         }
         self.feed(events.MemoryObserved(pools=pools, instances=held))
+
+    def _hold(self, choices: Choices) -> bool:
+        """Let something of ours that is no instance say what it holds now."""
+        sheddable = choices.one_in(2)
+        size = choices.pick((5, 0, 20, 40) if sheddable else (5, 0, 10))
+        pool = choices.pick(self.setup.pools)
+        holder = "cache" if sheddable else "spare"
+        held = events.Held(
+            holder=holder, bytes_by_pool={pool: size} if size else {}, sheddable=sheddable
+        )
+        self.feed(held)
+        return True
 
     def _let_time_pass(self, choices: Choices) -> bool:
         self.pass_time(choices.pick((1.0, 0.0, 3.0, 10.0, 31.0)))

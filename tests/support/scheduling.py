@@ -282,6 +282,8 @@ class World:
                 self.did.append(f"stop {instance.path}")
             case actions.Kill(instance):
                 self.did.append(f"kill {instance.path}")
+            case actions.Shed(holder, pool, n_bytes):
+                self.did.append(f"shed {holder} {pool} {n_bytes}")
             case actions.Grant(request, leases):
                 self.granted[request] = leases
                 self.did.append(f"grant {request}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from llm_router_mw.gguf import GGML_TYPE_NUMBERS, ValueType, tensor_bytes
-from tests.support.gguf_bytes import GGUFFile, Item, Tensor, array
+from llm_router_mw.testing.gguf import GGUFFile, Item, Tensor, array
 
 _ALIGNMENT = 32
 _SUPERBLOCK = 256

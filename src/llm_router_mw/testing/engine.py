@@ -1,17 +1,15 @@
-"""An engine without processes: loads when it is told to, echoes what it is asked."""
+"""An engine without processes: it loads when it is told to, and echoes what it is asked."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 
-from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import LLMRouterError, ModelUnloadedError, WireError, WorkerDiedError
-from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.protocols import EngineFactory, ExitReport, ModelSource, SleepReport
+from llm_router_mw.protocols import ExitReport, SleepReport
 from llm_router_mw.types import (
     ChatTask,
     CompletionTask,
@@ -20,15 +18,12 @@ from llm_router_mw.types import (
     EmbeddingDelta,
     EmbedTask,
     FinishDelta,
-    LoadOptions,
-    Model,
     ModelInfo,
     SleepLevel,
     Task,
     Usage,
 )
 from llm_router_mw.wire import Load
-from tests.support.gguf_bytes import small_model
 
 
 class FakeStream:
@@ -81,7 +76,7 @@ class FakeStream:
 
 
 class FakeInstance:
-    """One pretended worker; the test decides when its load ends and how."""
+    """One pretended worker; the test decides when its load ends and how (an ``EngineInstance``)."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
@@ -229,52 +224,6 @@ class FakeEngine:
     def latest(self, name: str) -> FakeInstance:
         """Return the newest worker of the model *name*."""
         return next(each for each in reversed(self.instances) if each.name == name)
-
-
-class FakeSource:
-    """Models with files that no engine could load; *shared* are further names over them."""
-
-    name = "fake"
-
-    def __init__(self, folder: Path, names: Sequence[str], shared: Mapping[str, str]) -> None:
-        self._files = {name: name for name in names} | dict(shared)
-        self._folder = folder
-        for file in names:
-            small_model().write(folder / f"{file}.gguf")
-
-    def models(self) -> list[Model]:
-        return [
-            Model(
-                id=name,
-                path=str(self._folder / f"{file}.gguf"),
-                source=self.name,
-                options=LoadOptions(),
-            )
-            for name, file in self._files.items()
-        ]
-
-
-class FakePlugin:
-    """Brings a fake engine and models named by letters, whose files lie in *folder*."""
-
-    __name__ = "fake"
-
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str] = ("a", "b", "c"),
-        shared: Mapping[str, str] = {},
-    ) -> None:
-        self.engine = FakeEngine()
-        self._source = FakeSource(folder, names, shared)
-
-    @hookimpl
-    def llm_router_register_engines(self, config: RouterConfig) -> list[EngineFactory]:
-        return [self.engine]
-
-    @hookimpl
-    def llm_router_register_model_sources(self, config: RouterConfig) -> list[ModelSource]:
-        return [self._source]
 
 
 def _answer(task: Task) -> list[Delta]:

@@ -155,3 +155,10 @@ def small_model(extra: Mapping[str | bytes, Item] = {}) -> GGUFFile:
         },
         tensors=(Tensor("token_embd.weight", (4, 3), F32, 48), Tensor("output_norm.weight")),
     )
+
+
+def write_gguf(
+    path: Path, metadata: Mapping[str | bytes, Item] = {}, tensors: Sequence[Tensor] = ()
+) -> Path:
+    """Write a well-formed GGUF file with *metadata* and *tensors* of zeros; return its path."""
+    return GGUFFile(metadata=metadata, tensors=tensors).write(path)

@@ -21,6 +21,7 @@ def chat_request(
     after_seconds: float = 0.0,
     after_pieces: int = 0,
     ends_all: bool = False,
+    follows: int | None = None,
 ) -> Request:
     """Return a streaming request; *more* fields go into its body, the rest says when to send it."""
     body = {
@@ -34,7 +35,12 @@ def chat_request(
         **(more or {}),
     }
     return Request(
-        "/v1/chat/completions", json.dumps(body).encode(), after_seconds, after_pieces, ends_all
+        "/v1/chat/completions",
+        json.dumps(body).encode(),
+        after_seconds,
+        after_pieces,
+        ends_all,
+        follows,
     )
 
 

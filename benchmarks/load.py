@@ -28,6 +28,8 @@ class Request:
     """Not before each request without such a condition has so many pieces of its answer, or all."""
     ends_all: bool = False
     """When its answer is complete, whatever else still runs is cut off."""
+    follows: int | None = None
+    """Not before the answer to the request at this place in the list is complete."""
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Exchange:
 
     request: Request
     sent_at: float = 0.0
+    """When it was to be sent; it was, unless it was held back."""
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     """Time and bytes of each read."""
     cut_off: bool = False
@@ -44,20 +47,31 @@ class Exchange:
     """Whether the server ended it."""
 
 
-def exchange(port: int, requests: list[Request], timeout_seconds: float = 1800.0) -> list[Exchange]:
+def exchange(
+    port: int,
+    requests: list[Request],
+    timeout_seconds: float = 1800.0,
+    *,
+    one_at_a_time: bool = False,
+) -> list[Exchange]:
     """Send *requests* to the local *port* and return what came, in their order.
+
+    With *one_at_a_time* each is held back until those that came before it are answered.
 
     Raises:
         TimeoutError: the answers took longer than *timeout_seconds*.
     """
-    return _Client(port, requests).run(timeout_seconds)
+    return _Client(port, requests, one_at_a_time=one_at_a_time).run(timeout_seconds)
 
 
 class _Client:
-    def __init__(self, port: int, requests: list[Request]) -> None:
+    def __init__(self, port: int, requests: list[Request], *, one_at_a_time: bool) -> None:
         self._port = port
+        self._one_at_a_time = one_at_a_time
         self._exchanges = [Exchange(request) for request in requests]
         self._waiting = list(self._exchanges)
+        self._held_back: list[Exchange] = []
+        """Those whose time has come, and not their turn."""
         self._open: dict[socket.socket, Exchange] = {}
         self._selector = selectors.DefaultSelector()
         self._started_at = 0.0
@@ -65,7 +79,7 @@ class _Client:
     def run(self, timeout_seconds: float) -> list[Exchange]:
         self._started_at = perf_counter()
         try:
-            while self._waiting or self._open:
+            while self._waiting or self._held_back or self._open:
                 self._send_due()
                 self._receive()
                 if perf_counter() - self._started_at > timeout_seconds:
@@ -78,10 +92,18 @@ class _Client:
     def _send_due(self) -> None:
         for exchange in [each for each in self._waiting if self._is_due(each.request)]:
             self._waiting.remove(exchange)
-            self._send(exchange)
+            if self._one_at_a_time:
+                exchange.sent_at = perf_counter()
+                self._held_back.append(exchange)
+            else:
+                self._send(exchange)
+        if self._held_back and not self._open:
+            self._send(self._held_back.pop(0))
 
     def _is_due(self, request: Request) -> bool:
         if perf_counter() - self._started_at < request.after_seconds:
+            return False
+        if request.follows is not None and not self._exchanges[request.follows].complete:
             return False
         return not request.after_pieces or all(
             len(each.pieces) >= request.after_pieces or each.complete
@@ -96,7 +118,7 @@ class _Client:
             "Content-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(request.body)}\r\n\r\n"
         )
-        exchange.sent_at = perf_counter()
+        exchange.sent_at = exchange.sent_at or perf_counter()
         connection = socket.create_connection(("127.0.0.1", self._port), _CONNECT_SECONDS)
         connection.sendall(head.encode() + request.body)
         connection.setblocking(False)
@@ -130,6 +152,7 @@ class _Client:
 
     def _cut_off(self) -> None:
         self._waiting.clear()
+        self._held_back.clear()
         for connection in tuple(self._open):
             self._open[connection].cut_off = True
             self._close(connection)

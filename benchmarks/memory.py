@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory_formulas import file_size_rule, ollama_rule
-from benchmarks.table import BEGIN, END, around_results
+from benchmarks.memory_times import time_estimates
+from benchmarks.table import write_into
 from llm_router_mw.memory.model_file import ModelFile, ModelFiles
 from llm_router_mw.memory.resolved_context import resolve_context
 from llm_router_mw.types import Model
@@ -29,6 +30,8 @@ _HEADINGS = (
     "file size × 1.2 + 2 GiB",
     "Ollama before a load",
 )
+_DRY_RUNS = ("llama-8b", "qwen35-27b")
+"""Models whose dry runs are timed: one without recurrent state, and one with much."""
 _DOCUMENT = click.Path(exists=True, dir_okay=False, writable=True, path_type=Path)
 
 
@@ -62,23 +65,26 @@ class Row(Struct, frozen=True, kw_only=True):
 def memory(*, loads: int, seed: int, only: tuple[str, ...], write: Path | None) -> None:
     """Estimates of memory against llama.cpp's own dry runs."""
     with TemporaryDirectory() as folder, DryRuns() as dry_runs:
+        times = list(time_estimates(Path(folder), _DRY_RUNS))
         matrix = Matrix(Path(folder), dry_runs)
         rows = [row for name in only or SPARSE_MODELS for row in _rows(matrix, name, seed, loads)]
     total = _total(rows)
     table = Table(*_HEADINGS)
     for row in [*rows, total]:
         table.add_row(*row.cells())
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for sentence in times:
+        console.print(sentence, highlight=False)
     if write is not None:
-        before, after = around_results(write)
-        text = markdown([*rows, total])
-        write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        write_into(write, markdown([*rows, total], times))
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Return *rows* as a table in Markdown."""
+def markdown(rows: Sequence[Row], times: Sequence[str]) -> str:
+    """Return *rows* as a table in Markdown, and *times* below it."""
     lines = [_HEADINGS, ("---",) * len(_HEADINGS), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table + "".join(f"\n{sentence}\n" for sentence in times)
 
 
 def _rows(matrix: Matrix, name: str, seed: int, loads: int) -> Iterator[Row]:

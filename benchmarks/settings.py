@@ -17,3 +17,9 @@ class Settings:
     """Requests answered at once."""
     pooling: str = ""
     """Pooling of an embedding server; empty for one that generates."""
+    sleep_idle_seconds: int = -1
+    """Idle time after which a model sleeps; -1 never."""
+    sleep_level: str = "full"
+    """What sleep frees; llama-server knows only ``full``."""
+    n_models: int = 1
+    """Models to choose from, of which one is loaded at a time."""

@@ -38,6 +38,13 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "sleep_idle_seconds": 6.5,
     "sleep_level": "context",
     "unload_idle_seconds": 7.5,
+    "sleep_handler_timeout_seconds": 8.5,
+    "kv_cache": False,
+    "cache_ram": 100,
+    "kv_cache_dir": "conversations",
+    "kv_cache_disk": 200,
+    "kv_cache_ttl_seconds": 9.5,
+    "warm_weights": True,
     "evict_to": "full",
     "models_memory_margin": {"host": 2048, "default": 0},
     "memory_limit": {"GPU-1": 20_000},
@@ -79,6 +86,7 @@ LOAD_OPTIONS: dict[str, Any] = {
     "op_offload": False,
     "use_mmap": False,
     "use_mlock": True,
+    "touch_context": True,
     "pooling": "mean",
     "chat_format": "chatml",
     "chat_template": "{{ messages }}",
@@ -246,6 +254,7 @@ SETTINGS: dict[str, Any] = {
     "unload_idle_seconds": -1.0,
     "evict_to": "context",
     "preload": False,
+    "kv_cache": False,
 }
 
 

@@ -20,7 +20,7 @@ FLOORS = {
     "0 words": ["types + errors"],
     "1 contracts": ["protocols + hookspecs + wire"],
     "2 basics": [
-        "config + gguf",
+        "config + gguf + hub_reference",
         "faults",
         "sampling_limits",
         "snapshot_file",
@@ -28,6 +28,7 @@ FLOORS = {
         "shortage",
         "tensor_overrides",
     ],
+    "2 files of a hub": ["hub"],
     "3 knowledge": ["catalog", "memory", "kv_store"],
     "4 decision": ["scheduler"],
     "5 engine and conductor": ["engine + worker", "router", "simulator"],
@@ -45,6 +46,7 @@ RESERVED = {
 # web framework and the plugin manager.
 LIBRARIES = {
     "asyncio": [],
+    "httpx": ["hub"],
     "llama_cpp": ["engine"],
     "pluggy": ["hookspecs", "router.plugins"],
     "pynvml": ["memory.nvml"],

@@ -9,9 +9,15 @@ from benchmarks.scenarios.embeddings import embeddings
 from benchmarks.scenarios.first_token import first_token
 from benchmarks.scenarios.long_prompt import long_prompt
 from benchmarks.scenarios.shared_prompt import shared_prompt
+from benchmarks.scenarios.swapping import swapping
 from benchmarks.scenarios.throughput import throughput
+from benchmarks.scenarios.two_models import two_models
+from benchmarks.scenarios.waking import REST_SECONDS, asleep, waking
 
 _ADDED_LIMIT_MS = 3.0
+_ASLEEP_LIMIT_MIB = 120.0
+_WAKE_TARGET = 1 / 0.5
+_SWAP_TARGET = 1 / 0.85
 
 
 def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
@@ -19,6 +25,7 @@ def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
     n_tokens = 16 if quick else 128
     n_users, n_shared = (4, 200) if quick else (16, 1500)
     repeats = 2 if quick else 10
+    n_swaps, rest_seconds = (1, 0.0) if quick else (2, REST_SECONDS)
     return [
         throughput(1, n_tokens, target=1.0),
         throughput(4, n_tokens, target=None),
@@ -34,4 +41,11 @@ def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
         embeddings(256, 1 if quick else 4),
         constrained(8, n_tokens // 2),
         conversation(4, 2 if quick else 5, n_tokens // 4),
+        waking(4096, n_swaps, rest_seconds=rest_seconds, target=_WAKE_TARGET),
+        waking(16384, n_swaps, rest_seconds=rest_seconds, target=_WAKE_TARGET),
+        swapping(4096, n_swaps, rest_seconds=rest_seconds, target=_SWAP_TARGET),
+        swapping(16384, n_swaps, rest_seconds=rest_seconds, target=_SWAP_TARGET),
+        two_models(6, 2 if quick else 4, 4),
+        asleep("full", n_shared // 2, limit_mib=_ASLEEP_LIMIT_MIB),
+        asleep("context", n_shared // 2, limit_mib=None),
     ]

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_router_mw.errors import ConfigError
+from llm_router_mw.hub_reference import parse_reference, reference_of
 from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings, SleepLevel, Step
 
 StructT = TypeVar("StructT", bound=Struct)
@@ -22,6 +23,7 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
 
     id: str
     path: str
+    """Of its file; ``hf://owner/name:QUANT`` stands for a model of the hub."""
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     options: LoadOptions = LoadOptions()
@@ -44,6 +46,10 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     models: tuple[ModelEntry, ...] = ()
     load: LoadOptions = LoadOptions()
     """Load options of models that say nothing else."""
+    hf_token: str | None = None
+    """Token for private and gated repositories of the hub; None is the variable ``HF_TOKEN``."""
+    offline: bool = False
+    """Never use the network: models of the hub must be in its cache."""
     models_max: int = 4
     """Instances that may be loading, loaded or waking at once; 0 is no limit."""
     workers_max: int = 0
@@ -83,6 +89,23 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     """What sleep frees: the context, or the weights too."""
     unload_idle_seconds: float = -1.0
     """A model that was idle for so long, asleep or not, is unloaded; -1 is never."""
+    sleep_handler_timeout_seconds: float = 10.0
+    """How long a sleep handler may take; the model goes to sleep, or ends, without it then."""
+    kv_cache: bool = True
+    """Save conversations when a context is freed, and go on from them when it is back."""
+    cache_ram: int = 8192
+    """MiB of memory that saved conversations may take; -1 is no limit, 0 is off.
+
+    They never take room from models: it is theirs as soon as they need it.
+    """
+    kv_cache_dir: str | None = None
+    """Directory in which conversations outlive the router; None keeps them in memory alone."""
+    kv_cache_disk: int = 16384
+    """MiB that conversations may take in ``kv_cache_dir``; -1 is no limit."""
+    kv_cache_ttl_seconds: float = 86_400.0
+    """A conversation that was not gone on with for so long is forgotten; -1 is never."""
+    warm_weights: bool = False
+    """Keep the files of sleeping models in the page cache, as far as memory is free."""
     evict_to: Step = "stop"
     """How far down a victim goes, as far as that frees enough."""
     models_memory_margin: int | dict[str, int] = 1024
@@ -124,6 +147,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_keep_alive_seconds": (0, 1e9),
     "sleep_idle_seconds": (-1, 1e9),
     "unload_idle_seconds": (-1, 1e9),
+    "sleep_handler_timeout_seconds": (0.001, 1e9),
+    "cache_ram": (-1, _MAX_MIB),
+    "kv_cache_disk": (-1, _MAX_MIB),
+    "kv_cache_ttl_seconds": (-1, 1e9),
     "models_memory_margin": (0, _MAX_MIB),
     "client_stall_seconds": (0.001, 1e9),
     "load_stall_seconds": (0.001, 1e9),
@@ -155,8 +182,9 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     """Return the configuration that keyword-style *options* describe.
 
     Load options (``n_ctx=4096``) stand beside the router's own and are defaults for every model;
-    ``models`` maps a name to a path, or to a dict of ``path``, ``aliases``, ``tags``, settings
-    (fields of ``ModelSettings``) and load options that differ.
+    ``models`` maps a name to a path, or to a dict of ``path`` (or ``hf_repo`` and perhaps
+    ``hf_file``), ``aliases``, ``tags``, settings (fields of ``ModelSettings``) and load options
+    that differ.
 
     Raises:
         ConfigError: an option is unknown, of the wrong type or out of range.
@@ -173,7 +201,7 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     if not isinstance(named, Mapping):
         raise ConfigError("models must map names to paths or to dicts with a 'path'")
     entries = tuple(_model_entry(name, value, defaults) for name, value in named.items())
-    for name in ("models_dir", "observations_dir"):
+    for name in ("models_dir", "observations_dir", "kv_cache_dir"):
         if name in given:
             given[name] = _as_text(given[name])
     config = _convert(given, RouterConfig, "option")
@@ -186,9 +214,10 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
 def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:
     if isinstance(value, (str, os.PathLike)):
         value = {"path": value}
-    if not isinstance(value, Mapping) or "path" not in value:
-        raise ConfigError(f"model {name!r} needs a path, or a dict with a 'path'")
+    if not isinstance(value, Mapping) or not {"path", "hf_repo"} & set(value):
+        raise ConfigError(f"model {name!r} needs a path, or a dict with a 'path' or an 'hf_repo'")
     where = f"model {name!r}"
+    value = _located(value, where)
     about = {"path", "aliases", "tags"}
     said = set(ModelSettings.__struct_fields__)
     options = {**defaults, **_without(value, about | said)}
@@ -199,6 +228,26 @@ def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:
     _check_limits(settings, _SETTINGS_LIMITS, where)
     _check_idle_times(settings, where)
     return msgspec.structs.replace(entry, options=_load_options(options, where), settings=settings)
+
+
+def _located(value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what is said of a model, with a path in place of a repository."""
+    given = dict(value)
+    repo, file = given.pop("hf_repo", None), given.pop("hf_file", None)
+    try:
+        if repo is not None:
+            if "path" in given:
+                raise ConfigError("it has a path and an hf_repo; give one of them")
+            if not isinstance(repo, str) or not isinstance(file, str | None):
+                raise ConfigError("hf_repo and hf_file must be text")
+            given["path"] = parse_reference(repo, file).path
+        elif file is not None:
+            raise ConfigError("it has an hf_file and no hf_repo; name the repository, too")
+        elif isinstance(given.get("path"), str):
+            reference_of(given["path"])
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.message}") from error
+    return given
 
 
 def _without(given: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

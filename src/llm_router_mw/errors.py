@@ -24,11 +24,16 @@ LLMRouterError
 │   ├── QueueFullError           429
 │   ├── QueueTimeoutError
 │   ├── ModelCoolingDownError
+│   ├── RequestLeftError         nobody waits for it any more: only guards are told
+│   ├── GuardFailedError         a plugin that has to let it pass has failed
 │   ├── ModelUnloadedError       what the request waited for, or ran on, was taken back
 │   └── LeaseExpiredError
 ├── ModelLoadError               502
+├── DownloadError                502, the hub does not give what it should
+│   └── DiskFullError            507
 ├── WorkerDiedError              502
 ├── ClientStalledError           the client stopped reading
+├── SnapshotError                a saved conversation cannot be written, or is of no use
 └── WireError                    the peer on the pipe broke the protocol
 """
 
@@ -221,6 +226,18 @@ class ModelCoolingDownError(AvailabilityError):
     code = "model_cooling_down"
 
 
+class RequestLeftError(AvailabilityError):
+    """Who asked has left before the request was served."""
+
+    code = "request_left"
+
+
+class GuardFailedError(AvailabilityError):
+    """A request guard failed, or took too long; what it has not let pass is not served."""
+
+    code = "guard_failed"
+
+
 class ModelUnloadedError(AvailabilityError):
     """The model was unloaded while the request waited for it, or was answered."""
 
@@ -245,6 +262,20 @@ class ModelLoadError(LLMRouterError):
         return bool(self.fields.get("out_of_memory"))
 
 
+class DownloadError(LLMRouterError):
+    """A file could not be fetched from the hub."""
+
+    status = 502
+    code = "model_download_failed"
+
+
+class DiskFullError(DownloadError):
+    """The disk has no room for the file; fields ``needed_bytes`` and ``available_bytes``."""
+
+    status = 507
+    code = "disk_full"
+
+
 class WorkerDiedError(LLMRouterError):
     """The worker process ended in the middle of the request."""
 
@@ -257,6 +288,18 @@ class ClientStalledError(LLMRouterError):
 
     status = 408
     code = "client_stalled"
+
+
+class SnapshotError(LLMRouterError):
+    """A saved conversation cannot be written, or what was read is of no use.
+
+    Seen by plugins only: a request goes on as if there were no such file.
+    """
+
+    @property
+    def out_of_space(self) -> bool:
+        """Whether it was for lack of room in the file system."""
+        return bool(self.fields.get("out_of_space"))
 
 
 class WireError(LLMRouterError):

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         ModelSource,
         Observer,
         PlacementPolicy,
+        RequestGuard,
         RouteGroup,
         RouterContract,
+        SleepHandler,
     )
 
 NAME = "llm_router_mw"
@@ -86,6 +88,16 @@ def llm_router_register_placement_policies(config: RouterConfig) -> Sequence[Pla
 @hookspec
 def llm_router_register_eviction_policies(config: RouterConfig) -> Sequence[EvictionPolicy]:  # type: ignore[empty-body]
     """Supply eviction policies; ``config.eviction_policy`` chooses one by name."""
+
+
+@hookspec
+def llm_router_register_sleep_handlers(config: RouterConfig) -> Sequence[SleepHandler]:  # type: ignore[empty-body]
+    """Supply sleep handlers; they run on the router's loop when a context ends or is back."""
+
+
+@hookspec
+def llm_router_register_request_guards(config: RouterConfig) -> Sequence[RequestGuard]:  # type: ignore[empty-body]
+    """Supply request guards; they run on the router's loop, before and after each request."""
 
 
 @hookspec

@@ -19,11 +19,14 @@ from llm_router_mw.types import (
     LoadOptions,
     ModelInfo,
     Placement,
+    SequenceInfo,
     SleepLevel,
+    Snapshot,
+    Spare,
     Task,
 )
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message changes its meaning; both sides must agree."""
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 """A longer frame means that the stream is out of step."""
@@ -50,6 +53,8 @@ class Load(Struct, frozen=True, tag="load"):
     """Set before any backend starts, over what the placement asks for."""
     placement: Placement | None = None
     """Where it goes; None leaves it to the options, on all devices that there are."""
+    identity: str = ""
+    """What a saved state must have been made with to be of use; empty if none is to be used."""
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -81,6 +86,33 @@ class Sleep(Struct, frozen=True, tag="sleep"):
 
 class Wake(Struct, frozen=True, tag="wake"):
     """Router → worker: load again what the first load said; answered as that was."""
+
+
+class ListSequences(Struct, frozen=True, tag="list_sequences"):
+    """Router → worker: what do idle slots hold? Answered by sequences, none while it sleeps."""
+
+
+class SaveSequence(Struct, frozen=True, tag="save_sequence"):
+    """Router → worker: save an idle slot in *path*; answered by sequence_saved or save_failed."""
+
+    sequence: int
+    path: str
+
+
+class OfferSnapshots(Struct, frozen=True, tag="offer_snapshots"):
+    """Router → worker: *snapshots* may be used, and *spares* be written, from now on.
+
+    They come in addition to what was offered before, and outlast sleep.
+    """
+
+    snapshots: list[Snapshot] = []
+    spares: list[Spare] = []
+
+
+class WithdrawSnapshots(Struct, frozen=True, tag="withdraw_snapshots"):
+    """Router → worker: the snapshots and spares in *paths* are not to be used any more."""
+
+    paths: list[str]
 
 
 class Stop(Struct, frozen=True, tag="stop"):
@@ -130,6 +162,50 @@ class SleepFailed(Struct, frozen=True, tag="sleep_failed"):
     failure: Failure
 
 
+class Sequences(Struct, frozen=True, tag="sequences"):
+    """Worker → router: what idle slots hold, longest idle first."""
+
+    infos: list[SequenceInfo]
+
+
+class SequenceSaved(Struct, frozen=True, tag="sequence_saved"):
+    """Worker → router: the slot's state is in that file."""
+
+    snapshot: Snapshot
+
+
+class SaveFailed(Struct, frozen=True, tag="save_failed"):
+    """Worker → router: it is not, and there is no file."""
+
+    path: str
+    failure: Failure
+
+
+class SnapshotUsed(Struct, frozen=True, tag="snapshot_used"):
+    """Worker → router: a request began with the first *n_tokens* of a snapshot."""
+
+    path: str
+    n_tokens: int
+    seconds: float
+    """What restoring it took."""
+
+
+class SnapshotBad(Struct, frozen=True, tag="snapshot_bad"):
+    """Worker → router: a snapshot that was offered is of no use, and will not be tried again."""
+
+    path: str
+    reason: str
+
+
+class SnapshotKept(Struct, frozen=True, tag="snapshot_kept"):
+    """Worker → router: what had to leave the context is in a file that was a spare.
+
+    The worker goes on using it as if it had been offered.
+    """
+
+    snapshot: Snapshot
+
+
 class Alive(Struct, frozen=True, tag="alive"):
     """Worker → router, now and then while requests are under way: the engine's thread goes on."""
 
@@ -140,8 +216,38 @@ class Step(Struct, frozen=True, tag="step"):
     deltas: list[tuple[int, Delta]]
 
 
-ToWorker = Hello | Load | Submit | Credit | Cancel | Sleep | Wake | Stop
-ToRouter = Ready | Progress | Loaded | LoadFailed | Slept | SleepFailed | Step | Alive
+ToWorker = (
+    Hello
+    | Load
+    | Submit
+    | Credit
+    | Cancel
+    | Sleep
+    | Wake
+    | Stop
+    | ListSequences
+    | SaveSequence
+    | OfferSnapshots
+    | WithdrawSnapshots
+)
+ToRouter = (
+    Ready
+    | Progress
+    | Loaded
+    | LoadFailed
+    | Slept
+    | SleepFailed
+    | Step
+    | Alive
+    | Sequences
+    | SequenceSaved
+    | SaveFailed
+    | SnapshotUsed
+    | SnapshotBad
+    | SnapshotKept
+)
+SnapshotNews = SnapshotUsed | SnapshotBad | SnapshotKept
+"""What a worker tells of saved states without being asked."""
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from llm_router_mw.api import APISettings
-from llm_router_mw.api.auth import Access, check_access, may_manage
+from llm_router_mw.api.auth import check_access, may_manage
 from llm_router_mw.errors import AuthenticationError
+from llm_router_mw.protocols import Access
 from tests.support.asgi_driver import http_scope
 
 KEYS = APISettings(api_keys=("user",), admin_keys=("boss",))

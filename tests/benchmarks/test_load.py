@@ -170,6 +170,39 @@ def test_a_request_can_come_later() -> None:
     assert later.sent_at - first.sent_at >= 0.05
 
 
+def test_a_request_can_follow_the_answer_to_another() -> None:
+    def hello(connection: socket.socket, body: bytes) -> None:
+        connection.sendall(whole(200, {}))
+
+    with listening(hello) as port:
+        requests = [Request("/x", b"", follows=1), Request("/x", b"", after_seconds=0.02)]
+        later, first = read_answers(exchange(port, requests))
+
+    assert later.sent_at >= first.ended_at
+
+
+def test_one_at_a_time_each_is_held_back_until_those_before_it_are_answered() -> None:
+    arrived: list[bytes] = []
+    second = threading.Event()
+
+    def answer(connection: socket.socket, body: bytes) -> None:
+        arrived.append(body)
+        if len(arrived) > 1:
+            second.set()
+        else:
+            # If it were sent already it would come within this time.
+            assert not second.wait(0.05)
+        connection.sendall(whole(200, {}))
+
+    with listening(answer) as port:
+        requests = [Request("/x", b"") for _ in range(3)]
+        answers = read_answers(exchange(port, requests, one_at_a_time=True))
+
+    assert len(arrived) == 3
+    # They count from when they were to be sent.
+    assert answers[2].sent_at < answers[0].ended_at <= answers[2].ended_at
+
+
 def test_a_request_can_wait_for_the_others_and_end_them() -> None:
     pieces = [b"x" * 10, b"y" * 10]
     asked = threading.Event()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from benchmarks import memory_times
 from benchmarks.__main__ import main
 from benchmarks.memory import Row, markdown
 from benchmarks.memory_formulas import file_size_rule, ollama_rule
+from benchmarks.memory_times import time_estimates
 from benchmarks.table import BEGIN, END
 from llm_router_mw.memory.model_file import ModelFiles
 from llm_router_mw.types import Model
@@ -28,10 +31,24 @@ def test_a_row_shows_the_typical_error_and_the_extremes() -> None:
     ends = (-0.5, 2.0)
     row = Row(name="m", ours=(0.01, -0.03), scratch=(0.1,), most=ends, file_size=ends, ollama=ends)
     assert row.cells() == ("m", "2", "2.0% (10.0%)", *["-50% … +200%"] * 3)
-    assert markdown([row]).splitlines()[2].startswith("| m | 2 |")
+    lines = markdown([row], ["It takes 1 ms."]).splitlines()
+    assert lines[2].startswith("| m | 2 |")
+    assert lines[-1] == "It takes 1 ms."
 
 
-def test_the_command_writes_the_table_into_a_document(tmp_path: Path) -> None:
+def test_times_are_told_of_a_large_vocabulary_and_of_dry_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_times, "_TIMES", 1)
+    cold, dry_run = time_estimates(tmp_path, ["minilm"])
+    assert cold.startswith("A cold estimate with 151,936 tokens and as many merges takes ")
+    assert dry_run.startswith("A dry run of minilm takes ")
+
+
+def test_the_command_writes_the_table_into_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_times, "_TIMES", 1)
     document = tmp_path / "page.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     arguments = ["memory", "--loads", "1", "--only", "minilm", "--write", str(document)]
@@ -40,4 +57,5 @@ def test_the_command_writes_the_table_into_a_document(tmp_path: Path) -> None:
     text = document.read_text()
     assert "| minilm | 1 |" in text
     assert "| all | 1 |" in text
-    assert "old" not in text
+    assert "A dry run of llama-8b takes " in text
+    assert "\nold\n" not in text

@@ -50,9 +50,9 @@ def test_the_table_has_a_row_for_each_device(path: Path) -> None:
     assert lines[0] == "model.gguf: llama, 8192 tokens of context"
     headings = "device weights context compute overhead total at most free after margin"
     assert " ".join(lines[1].split()) == headings
-    assert lines[2].startswith("cuda:0  0.1 GiB  0.0 GiB  0.0 GiB   0.4 GiB  0.6 GiB")
+    assert lines[2].startswith("cuda:0   95 MiB   32 MiB   40 MiB   0.4 GiB  0.6 GiB")
     assert "░" in lines[2]
-    assert lines[2].split()[-1] == "GiB"
+    assert lines[2].split()[-1] == "MiB"
     assert lines[3].startswith("host ")
     assert lines[4].startswith("largest context that fits: 20736 ")
     assert len(lines) == 5
@@ -158,7 +158,8 @@ def test_without_devices_those_of_the_machine_count(
             return {}  # pragma: no cover
 
     command = sys.modules["llm_router_mw.cli.estimate"]
-    monkeypatch.setattr(command, "collect", lambda *_: SimpleNamespace(probes={"mine": Probe()}))
+    mine = SimpleNamespace(probes={"mine": Probe()})
+    monkeypatch.setattr(command, "load_registry", lambda *_: mine)
     (host,) = json(path)["devices"]
     assert (host["name"], host["total_bytes"], host["free_bytes"]) == ("mine", 7 * GIB, 5 * GIB)
 

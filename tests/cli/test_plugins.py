@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -21,8 +22,8 @@ class Mine:
     name = "mine"
 
     def rank(
-        self, candidates: list[Candidate], shortfall: Shortfall, now: float
-    ) -> list[Candidate]:
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
+    ) -> Sequence[Candidate]:
         return candidates  # pragma: no cover
 
     @hookimpl

@@ -198,6 +198,20 @@ async def test_what_usually_follows_is_loaded_ahead_where_there_is_room(letters:
         assert story.loads("b") == 2
 
 
+async def test_what_follows_is_learned_for_each_owner_by_himself(letters: Path) -> None:
+    story = Story()
+    async with real_router(story, models_dir=letters, models_max=0, prefetch=True) as router:
+        for _ in range(3):
+            for owner, model in (("ann", "a"), ("bob", "a"), ("ann", "b"), ("bob", "c")):
+                await say(router, model, owner=owner)
+        for model in "abc":
+            await router.unload(model)
+        await say(router, "a", owner="eve")  # of whom nothing is known
+        await say(router, "a", owner="bob")
+        await reached(router, "c", InstanceState.LOADED)
+        assert state(router, "b") is InstanceState.UNLOADED
+
+
 async def test_nobody_leaves_for_a_guess(letters: Path) -> None:
     story = Story()
     async with real_router(story, models_dir=letters, models_max=2, prefetch=True) as router:

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.engine import Engine
 from llm_router_mw.types import (
     CompletionTask,
@@ -22,6 +23,7 @@ from llm_router_mw.types import (
     Sampling,
     Task,
 )
+from llm_router_mw.wire import SnapshotNews
 
 CHAT_FORMATS = {"template": "llm_router_mw.engine.chat_template:TemplateChatFormat"}
 GREEDY = Sampling(temperature=0)
@@ -38,17 +40,28 @@ class Driver:
     """Wraps an :class:`Engine`; one thread of OpenMP, so that tests do not fight for cores."""
 
     def __init__(
-        self, path: Path, chat_formats: dict[str, str] = CHAT_FORMATS, **options: Any
+        self,
+        path: Path,
+        chat_formats: dict[str, str] = CHAT_FORMATS,
+        *,
+        identity: str = "",
+        helper: Aside | None = None,
+        **options: Any,
     ) -> None:
         self.deltas: dict[int, list[Delta]] = defaultdict(list)
         self.rows: list[int] = []
         """Rows of each batch that was computed."""
         self.outputs = 0
         """How often the engine said something."""
-        self.engine = Engine(self._on_deltas)
+        self.news: list[SnapshotNews] = []
+        """What the engine told of saved conversations."""
+        self.engine = Engine(self._on_deltas, tell=self.news.append, helper=helper)
         self._ids = count(1)
         self.info: ModelInfo = self.engine.load(
-            str(path), LoadOptions(**{"n_threads": 1, "n_ctx": 512} | options), chat_formats
+            str(path),
+            LoadOptions(**{"n_threads": 1, "n_ctx": 512} | options),
+            chat_formats,
+            identity=identity,
         )
 
     def _on_deltas(self, deltas: list[tuple[int, Delta]]) -> None:

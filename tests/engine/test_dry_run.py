@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from llm_router_mw.engine import breakdown
 from llm_router_mw.engine import dry_run as module
 from llm_router_mw.engine.dry_run import dry_run
+from llm_router_mw.engine.untouched import untouched_memory
 from llm_router_mw.errors import ModelLoadError, NotSupportedError
 from llm_router_mw.types import BufferMemory, LoadOptions, Placement
 from tests.engine.conftest import Load
@@ -44,10 +46,24 @@ def test_large_states_are_reckoned_from_two_sequences(
     options = LoadOptions(n_ctx=2048, n_parallel=6, kv_unified=unified)
     exact = dry_run(str(path), options, Placement())
     monkeypatch.setattr(module, "MAX_STATE_BYTES", 1)
+    monkeypatch.setattr(module, "MAX_UNTOUCHED_BYTES", 1)
     scaled = dry_run(str(path), options, Placement())
     assert scaled.note == module.SCALED
     assert total(scaled.buffers)[:2] == total(exact.buffers)[:2]
     assert total(scaled.buffers)[2] == pytest.approx(total(exact.buffers)[2], rel=0.3)
+
+
+@pytest.mark.parametrize("is_untouched", [True, False])
+def test_large_states_are_exact_where_they_need_not_be_touched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_untouched: bool
+) -> None:
+    path = write_tiny(folder / "untouched.gguf", "mamba")
+    monkeypatch.setattr(module, "MAX_STATE_BYTES", 1)
+    offered = untouched_memory.offered
+    monkeypatch.setattr(untouched_memory, "offered", lambda: offered(wanted=is_untouched))
+    found = dry_run(str(path), LoadOptions(n_ctx=512, n_parallel=3), Placement())
+    works = is_untouched and sys.platform == "linux"
+    assert found.note == ("" if works else module.SCALED)
 
 
 def test_a_refusal_is_told_in_the_words_of_llama(tmp_path: Path, endless: Path) -> None:

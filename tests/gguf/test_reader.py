@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import tempfile
 import time
 import tracemalloc
@@ -397,3 +398,31 @@ def test_any_damage_either_parses_or_is_refused(data: bytes) -> None:
         except InvalidGGUFError:
             return
         assert header.data_offset >= 24
+
+
+@pytest.mark.parametrize("window_bytes", [97, 4096, cursor.WINDOW_BYTES])
+def test_strings_of_all_lengths_are_passed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, window_bytes: int
+) -> None:
+    monkeypatch.setattr(cursor, "WINDOW_BYTES", window_bytes)
+    chance = random.Random(3)
+    common = [chance.randrange(12) for _ in range(1000)]
+    sizes = [*range(200), *common, 255, 256, 257, 5000, *common, *[0] * 300, 10**6, *common]
+    # Zeros, so that every length could also be read at a wrong place.
+    words = array(ValueType.STRING, ["\0" * size for size in sizes])
+    header = read_header(GGUFFile(metadata={"words": words, "after": 7}).write(path))
+    assert header.metadata["words"] == GGUFArray(ValueType.STRING, len(sizes))
+    assert header.integer("after") == 7
+
+
+@pytest.mark.parametrize("at", [0, 1, 127, 128, 900, 999])
+@pytest.mark.parametrize("length", [HUGE, 2**64 - 1, 2**32, 10**6])
+def test_a_single_length_that_lies_is_noticed_among_a_thousand(
+    path: Path, at: int, length: int
+) -> None:
+    words = [string("word")] * 1000
+    words[at] = u64(length) + b"word"
+    listed = u32(ValueType.ARRAY) + u32(ValueType.STRING) + u64(len(words)) + b"".join(words)
+    path.write_bytes(GGUFFile(metadata={"a": listed}).data())
+    with pytest.raises(InvalidGGUFError, match="before the array 'a' of 1000 items"):
+        read_header(path)

@@ -43,11 +43,9 @@ class Progress:
         self.told.append((done, total))
 
 
-async def download(
-    environ: dict[str, str], reference: HubReference = MODEL, **options: bool
-) -> Path:
+async def download(environ: dict[str, str], reference: HubReference = MODEL) -> Path:
     with anyio.fail_after(20):
-        return await Hub(environ, **options).download(reference, Progress())
+        return await Hub(environ).download(reference, Progress())
 
 
 @pytest.fixture(autouse=True)
@@ -178,12 +176,12 @@ async def test_what_arrives_damaged_is_deleted(
     hub: FakeHub, environ: dict[str, str], cache: Path
 ) -> None:
     hub.add(REPO, NAME, CONTENT)
-    hub.damages = True
+    hub.damages_from = 0
     with pytest.raises(DownloadError, match=f"{NAME} arrived damaged: .* ask again"):
         await download(environ)
     assert Hub(environ).find(MODEL) is None
     assert list((cache / "models--owner--tiny-GGUF" / "blobs").iterdir()) == []
-    hub.damages = False
+    hub.damages_from = None
     assert (await download(environ)).read_bytes() == CONTENT
 
 

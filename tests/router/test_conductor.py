@@ -12,13 +12,21 @@ import pytest
 from llm_router_mw.default_plugins.eviction import LeastRecentlyUsed
 from llm_router_mw.errors import ModelLoadError, QueueTimeoutError
 from llm_router_mw.faults import Faults
-from llm_router_mw.router.conductor import Conductor, Wish
+from llm_router_mw.router.conductor import Conductor
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.sleep_handlers import SleepHandlers
 from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, actions, events
 from llm_router_mw.testing import FakePlugin, FakeSource
-from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, QueuePlace
+from llm_router_mw.types import (
+    InstanceKey,
+    InstanceState,
+    Model,
+    ModelView,
+    Price,
+    QueuePlace,
+    Wish,
+)
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio

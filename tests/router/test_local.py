@@ -29,9 +29,17 @@ from llm_router_mw.errors import (
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer, Shortfall
 from llm_router_mw.router import Lease, Router
-from llm_router_mw.router.conductor import Conductor, Wish
+from llm_router_mw.router.conductor import Conductor
 from llm_router_mw.testing import FakePlugin
-from llm_router_mw.types import ChatTask, Delta, FinishDelta, InstanceState, Model, RouterEvent
+from llm_router_mw.types import (
+    ChatTask,
+    Delta,
+    FinishDelta,
+    InstanceState,
+    Model,
+    RouterEvent,
+    Wish,
+)
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -260,7 +268,7 @@ async def test_without_autoload_a_cold_model_is_refused_and_a_loaded_one_served(
             await router.lease("a")
         await router.load("a")
         (await router.lease("a")).release()
-        (await router.lease("b", autoload=True)).release()
+        (await router.lease("b", Wish(autoload=True))).release()
 
 
 async def test_a_failed_load_is_told_to_all_who_wait_and_shown(plugin: FakePlugin) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from llm_router_mw.router import OnDemandRouter, Router, RouterThread
 from llm_router_mw.testing import FakePlugin
-from llm_router_mw.types import InstanceState
+from llm_router_mw.types import InstanceState, Wish
 
 pytestmark = pytest.mark.asyncio
 
@@ -45,7 +45,7 @@ async def test_several_are_taken_at_once(on_demand: OnDemandRouter) -> None:
 async def test_each_verb_starts_it(router: Router, on_demand: OnDemandRouter) -> None:
     await on_demand.load("a")
     assert await on_demand.unload("a")
-    lease = await on_demand.lease("b", priority=1, timeout_seconds=5.0)
+    lease = await on_demand.lease("b", Wish(priority=1, timeout_seconds=5.0))
     lease.release()
     assert await on_demand.sleep("b")
     assert on_demand.models()[1].state is InstanceState.SLEEPING

@@ -70,7 +70,7 @@ def is_gone(process: WorkerProcess) -> bool:
     return False  # pragma: no cover
 
 
-async def test_the_spare_worker_is_used_and_replaced_once_the_load_is_over(
+async def test_the_spare_worker_is_used_and_replaced_beside_the_load(
     scripted: ScriptedWorkers, spawned: list[WorkerProcess]
 ) -> None:
     scripted(OBEDIENT)
@@ -80,7 +80,6 @@ async def test_the_spare_worker_is_used_and_replaced_once_the_load_is_over(
         client = await engine.create()
         assert client is first
         assert engine._spare is None
-        await client.load(ORDER, lambda value: None)
         second = await spare(engine)
         assert second is not first
         await engine._make_spare()  # there is one: nothing to do

@@ -162,6 +162,7 @@ def test_an_unknown_engine_or_policy_lists_the_known_ones() -> None:
         Registry(
             resolvers={},
             route_groups={},
+            guards={},
             sources={},
             engines={},
             policies={},
@@ -169,6 +170,7 @@ def test_an_unknown_engine_or_policy_lists_the_known_ones() -> None:
             probes={},
             estimators={},
             placements={},
+            sleep_handlers={},
             chat_formats={},
         ).engine("x")
 

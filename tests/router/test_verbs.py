@@ -131,6 +131,10 @@ class Answer:
             raise StopAsyncIteration
         return self._deltas.pop(0)
 
+    @property
+    def usage(self) -> Usage:
+        return Usage()  # pragma: no cover
+
     def cancel(self, error: LLMRouterError | None = None) -> None:
         self.cancels += 1
 

@@ -33,6 +33,7 @@ WHERE: dict[str, Mix] = {
     "what is admitted fits": TIGHT,
     "the ledger agrees": SLEEPY,
     "memory taken by others is made up for": TIGHT,
+    "what can be shed goes first": TIGHT,
     "a leased instance is never a victim": CROWDED,
     "ready is granted at once": SEVERAL,
     "nothing loads unwanted": CROWDED,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llm_router_mw.types import InstanceState
+from llm_router_mw.scheduler import events
+from llm_router_mw.types import InstanceState, PoolReading
 from tests.support.scheduling import World, price, reading
 
 
@@ -188,6 +189,37 @@ class TestNeverFits:
         request = world.ask("a")
         assert set(world.rejected[request].fields["devices"]) == {"host"}
 
+    def test_what_other_programs_hold_is_worth_waiting_for(self) -> None:
+        world = roomy()
+        world.sizes(a=60, b=80)
+        world.idle("a")
+        world.memory(gpu=100, others=30)
+        request = world.ask("b")
+        assert request not in world.rejected
+        assert world.state("a") is InstanceState.LOADED
+        world.memory(gpu=100)
+        assert world.did[-1] == "stop a"
+
+    def test_one_that_waits_in_vain_is_told_what_others_leave(self) -> None:
+        world = World(models_max=0, queue_timeout_seconds=60.0)
+        world.memory(gpu=100, others=30)
+        world.sizes(a=80)
+        request = world.ask("a")
+        world.tick(60.0)
+        refusal = world.rejected[request]
+        assert refusal.kind == "QueueTimeoutError"
+        assert "that other programs and the margin leave" in refusal.message
+        assert refusal.fields["devices"] == {"gpu": {"needed_bytes": 80, "available_bytes": 70}}
+
+    def test_the_margin_and_a_limit_cannot_change(self) -> None:
+        world = World(models_max=0)
+        limited = PoolReading(total_bytes=100, free_bytes=100, margin_bytes=10, limit_bytes=50)
+        world.observe({"gpu": reading(100, margin=10), "host": limited})
+        world.prices["a"] = (price(gpu=95),)
+        world.prices["b"] = (price(host=60),)
+        kinds = [world.rejected[world.ask(name)].kind for name in ("a", "b")]
+        assert kinds == ["ModelTooLargeError"] * 2
+
     def test_one_placement_that_fits_is_enough(self) -> None:
         world = roomy(gpu=100, host=200)
         world.prices["a"] = (price(gpu=300), price(host=180))
@@ -228,3 +260,108 @@ class TestTakenByOthers:
         world.sizes(a=90)
         world.idle("a")
         assert world.observe({"host": reading(100, others=100)}) == []
+
+
+class TestWithoutAnEstimate:
+    """Limits do not apply to a model of which nobody could tell what it needs."""
+
+    def unknown(self, world: World, **measured: int) -> None:
+        """Load the model ``x``, and leave it idle."""
+        request = world.ask("x")
+        world.loaded("x", **measured)
+        world.release(request)
+
+    def test_it_stays_though_it_is_larger_than_what_there_is(self) -> None:
+        world = roomy()
+        self.unknown(world, gpu=150)
+        world.memory(gpu=100)
+        assert world.state("x") is InstanceState.LOADED
+
+    def test_it_goes_if_somebody_needs_its_room(self) -> None:
+        world = roomy()
+        world.sizes(a=20)
+        self.unknown(world, gpu=150)
+        world.ask("a")
+        assert world.did[-1] == "stop x"
+        assert world.exited("x") == ["start a"]
+
+    def test_it_goes_if_the_margin_is_not_free(self) -> None:
+        world = roomy()
+        self.unknown(world, gpu=150)
+        full = PoolReading(total_bytes=100, free_bytes=5, ours_bytes=95, margin_bytes=10)
+        assert world.observe({"gpu": full}) == ["stop x"]
+
+    def test_others_make_way_for_other_programs_as_they_would_without_it(self) -> None:
+        world = roomy()
+        world.sizes(a=60)
+        world.idle("a")
+        self.unknown(world, gpu=30)
+        some = PoolReading(total_bytes=100, free_bytes=10, ours_bytes=50, margin_bytes=0)
+        # 60 are left for us: enough for the one that was promised as much.
+        assert world.observe({"gpu": some}) == []
+        more = PoolReading(total_bytes=100, free_bytes=10, ours_bytes=40, margin_bytes=0)
+        assert world.observe({"gpu": more}) == ["stop a"]
+
+
+class TestHoldings:
+    """Memory of ours that is no instance's."""
+
+    def hold(self, world: World, size: int, *, sheddable: bool = False) -> list[str]:
+        held = {"gpu": size} if size else {}
+        return world.send(events.Held(holder="cache", bytes_by_pool=held, sheddable=sheddable))
+
+    def test_what_is_held_is_not_there_for_models(self) -> None:
+        world = roomy()
+        world.sizes(a=60, b=30)
+        world.idle("a")
+        self.hold(world, 20)
+        world.ask("b")
+        assert world.did[-1] == "stop a"
+
+    def test_it_is_replaced_by_what_is_said_next(self) -> None:
+        world = roomy()
+        self.hold(world, 20)
+        self.hold(world, 5)
+        assert world.scheduler.ledger.room("gpu") == 95
+        self.hold(world, 0)
+        assert world.scheduler.ledger.room("gpu") == 100
+
+    def test_what_can_be_shed_goes_before_any_model(self) -> None:
+        world = roomy()
+        world.sizes(a=60, b=30)
+        world.idle("a")
+        self.hold(world, 40, sheddable=True)
+        world.ask("b")
+        # No more than is needed, and before the load that needs it.
+        assert world.did[-2:] == ["shed cache gpu 30", "start b"]
+        assert world.scheduler.ledger.room("gpu") == 0
+
+    def test_where_that_is_not_enough_models_go_too(self) -> None:
+        world = roomy()
+        world.sizes(a=60, b=60)
+        world.idle("a")
+        self.hold(world, 20, sheddable=True)
+        world.ask("b")
+        assert world.did[-1] == "stop a"
+        assert world.exited("a") == ["start b"]
+
+    def test_it_is_shed_for_other_programs_too(self) -> None:
+        world = roomy()
+        world.sizes(a=60)
+        world.idle("a")
+        self.hold(world, 40, sheddable=True)
+        assert world.memory(gpu=100, others=10) == ["shed cache gpu 10"]
+        assert world.memory(gpu=100, others=50) == ["shed cache gpu 30", "stop a"]
+
+    def test_what_is_held_too_much_is_shed_at_once(self) -> None:
+        world = roomy()
+        world.sizes(a=60)
+        world.idle("a")
+        assert self.hold(world, 50, sheddable=True) == ["shed cache gpu 10"]
+
+    def test_what_nobody_waits_for_costs_no_holder_anything(self) -> None:
+        world = roomy()
+        world.sizes(a=60)
+        self.hold(world, 50, sheddable=True)
+        world.priced("a", world.prices["a"])
+        assert world.predict("a") == []

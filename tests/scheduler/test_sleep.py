@@ -168,3 +168,42 @@ class TestMemory:
         assert world.scheduler.ledger.charged("gpu") == 80
         assert world.woke("a", gpu=75) == [f"grant {request}"]
         assert world.scheduler.ledger.charged("gpu") == 75
+
+    def test_a_wake_that_is_held_back_sleeps_on_as_it_was(self) -> None:
+        world = self.world()
+        world.asleep("a", gpu=33)
+        request = world.ask("a")
+        assert world.scheduler.ledger.charged("gpu") == 80
+        assert world.deferred("a") == []
+        assert world.state("a") is InstanceState.SLEEPING
+        assert world.scheduler.ledger.charged("gpu") == 33
+        assert (world.instance("a").failures, world.instance("a").level) == (0, "full")
+        assert world.tick(1.0) == ["wake a"]
+        assert world.woke("a") == [f"grant {request}"]
+
+    def test_one_that_is_held_back_and_wanted_no_more_sleeps_for_its_time(self) -> None:
+        world = self.world()
+        world.terms(a=Terms(unload_idle_seconds=20.0))
+        world.asleep("a", gpu=33)
+        request = world.ask("a")
+        world.deferred("a")
+        world.cancel(request)
+        assert world.tick(20.0) == ["stop a"]
+
+    def test_one_that_holds_more_than_it_needs_is_charged_that(self) -> None:
+        world = self.world()
+        world.asleep("a", gpu=90)
+        world.ask("a")
+        assert world.did[-1] == "wake a"
+        assert world.scheduler.ledger.charged("gpu") == 90
+
+    def test_what_it_holds_is_its_own_where_it_goes_to_another_place(self) -> None:
+        world = World(models_max=0)
+        world.memory(gpu=100, host=100)
+        world.prices["a"] = (price(gpu=80, host=20), price(host=80))
+        world.asleep("a", gpu=5, host=30)
+        world.memory(gpu=100, others=50)
+        world.ask("a")
+        # 70 of the host's are free, and 30 more when its process has gone.
+        assert world.did[-1] == "stop a"
+        assert world.exited("a") == ["start a"]

@@ -63,8 +63,67 @@ def test_a_start_that_was_held_back_goes_on_waiting() -> None:
     world.memory(gpu=100, others=80)
     assert world.deferred("a") == []
     assert world.state("a") is InstanceState.UNLOADED
-    assert world.memory(gpu=100) == ["start a"]
+    world.memory(gpu=100)
+    assert world.tick(1.0) == ["start a"]
     assert world.loaded("a") == [f"grant {request}"]
+
+
+class TestHeldBack:
+    """A load that another router on the machine keeps from its room, which nobody can see yet."""
+
+    def world(self) -> World:
+        world = World(models_max=0)
+        world.memory(gpu=100)
+        world.sizes(a=50, b=60)
+        return world
+
+    def test_it_is_tried_again_after_a_moment_only(self) -> None:
+        world = self.world()
+        world.ask("a")
+        assert world.deferred("a") == []
+        assert world.timer is not None
+        world.now = world.timer
+        assert world.tick() == ["start a"]
+
+    def test_it_is_no_failure(self) -> None:
+        world = self.world()
+        world.ask("a")
+        world.deferred("a")
+        assert world.instance("a").failures == 0
+        assert world.instance("a").failure is None
+
+    def test_its_place_is_kept_meanwhile(self) -> None:
+        world = self.world()
+        world.ask("a")
+        world.deferred("a")
+        world.ask("b")
+        assert "start b" not in world.did
+        assert world.tick(1.0) == ["start a"]
+
+    def test_who_has_room_beside_it_goes_on(self) -> None:
+        world = self.world()
+        world.sizes(b=50)
+        world.ask("a")
+        world.deferred("a")
+        world.ask("b")
+        assert world.did[-1] == "start b"
+
+    def test_once_nobody_wants_it_its_place_is_free(self) -> None:
+        world = self.world()
+        request = world.ask("a")
+        world.deferred("a")
+        world.ask("b")
+        assert world.cancel(request) == ["start b"]
+
+    def test_its_request_times_out_as_any_other(self) -> None:
+        world = World(models_max=0, queue_timeout_seconds=10.0)
+        world.memory(gpu=100)
+        world.sizes(a=50)
+        request = world.ask("a")
+        world.tick(10.0)
+        assert request not in world.rejected
+        world.deferred("a")
+        assert world.rejected[request].kind == "QueueTimeoutError"
 
 
 class TestUnload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,8 +85,8 @@ class FakeHub:
         """By how much the CDN sends another part of a file than it was asked for."""
         self.cuts: list[int] = []
         """After how many bytes the CDN hangs up, the next times."""
-        self.damages = False
-        """Whether the CDN sends other bytes than it should."""
+        self.damages_from: int | None = None
+        """From which byte on the CDN sends others than it should."""
         self.hold_at: int | None = None
         """Where in a file the CDN stops until it is let go on."""
         self.go_on = threading.Event()
@@ -117,10 +118,17 @@ class FakeHub:
                 self.go_on.set()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up: they are meant to."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def _server(hub: FakeHub, handler: type[_Handler]) -> Iterator[str]:
     bound = type("Bound", (handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), bound)
+    server = _Server(("127.0.0.1", 0), bound)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -231,7 +239,8 @@ class _CDNHandler(_Handler):
                 self.close_connection = True
                 return
             data = stored.part(at, size)
-            self.wfile.write(bytes(len(data)) if hub.damages else data)
+            is_damaged = hub.damages_from is not None and at >= hub.damages_from
+            self.wfile.write(bytes(len(data)) if is_damaged else data)
             at += size
             asked.sent_bytes += size
             if at == hub.hold_at:

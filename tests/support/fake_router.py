@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +15,7 @@ import anyio.lowlevel
 from llm_router_mw.errors import LeaseExpiredError, LLMRouterError, ModelNotFoundError
 from llm_router_mw.protocols import OnQueued
 from llm_router_mw.types import (
+    AS_USUAL,
     ContentDelta,
     Delta,
     EmbeddingReply,
@@ -30,6 +31,8 @@ from llm_router_mw.types import (
     TextReply,
     Timings,
     Usage,
+    Wish,
+    WishOptions,
 )
 
 ScriptItem = Delta | Exception | Callable[[], Awaitable[None]]
@@ -71,6 +74,7 @@ class FakeStream:
         self.release_asked = release
         self.cancelled = threading.Event()
         self._script = iter(script)
+        self.usage = Usage()
 
     def __aiter__(self) -> FakeStream:
         return self
@@ -159,8 +163,8 @@ class FakeRouter:
         self.starts = 0
         self.stops = 0
         self.leases: list[FakeLease] = []
-        self.demands: list[dict[str, Any]] = []
-        """What each lease was asked for with."""
+        self.demands: list[tuple[str, Wish]] = []
+        """The model of each lease that was asked for, and with which wish."""
         self.on_queued: OnQueued | None = None
         """Of the last lease."""
         self.lease_cancelled = threading.Event()
@@ -170,7 +174,7 @@ class FakeRouter:
     @property
     def autoloads(self) -> list[bool | None]:
         """``autoload`` of each lease that was asked for."""
-        return [demand["autoload"] for demand in self.demands]
+        return [wish.autoload for _, wish in self.demands]
 
     async def __aenter__(self) -> FakeRouter:
         await anyio.lowlevel.checkpoint()
@@ -192,8 +196,8 @@ class FakeRouter:
             raise self.stop_error
 
     @asynccontextmanager
-    async def acquire(self, *models: str, **demand: Any) -> AsyncIterator[Any]:
-        leases = tuple([await self.lease(model, **demand) for model in models])
+    async def acquire(self, *models: str, **options: Unpack[WishOptions]) -> AsyncIterator[Any]:
+        leases = tuple([await self.lease(model, Wish(**options)) for model in models])
         try:
             yield leases if len(leases) > 1 else leases[0]
         finally:
@@ -203,22 +207,11 @@ class FakeRouter:
     async def lease(
         self,
         model: str,
+        wish: Wish = AS_USUAL,
         *,
-        autoload: bool | None = None,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
         on_queued: OnQueued | None = None,
     ) -> FakeLease:
-        self.demands.append(
-            {
-                "model": model,
-                "autoload": autoload,
-                "priority": priority,
-                "keep_alive_seconds": keep_alive_seconds,
-                "timeout_seconds": timeout_seconds,
-            }
-        )
+        self.demands.append((model, wish))
         self.on_queued = on_queued
         if on_queued is not None and model in self.places:
             on_queued(self.places[model])

@@ -6,8 +6,10 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llm_router_mw.snapshot_file import SnapshotHeader, SnapshotWriter, write_snapshot
+from llm_router_mw.types import Snapshot
 
 STATE = bytes(range(256)) * 40
 CHECKPOINT = b"recurrent" * 7
@@ -43,3 +45,21 @@ def failing_with(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def blocks(*numbers: int) -> bytes:
+    """Return hashes of beginnings: one for each of *numbers*."""
+    return b"".join(number.to_bytes(8, "little") for number in numbers)
+
+
+def snapshot(path: str = "/x.kv", **fields: Any) -> Snapshot:
+    """Return what is told of a snapshot."""
+    defaults: dict[str, Any] = {
+        "identity": "model A",
+        "key": "somebody",
+        "n_tokens": 130,
+        "blocks": blocks(1, 2),
+        "size_bytes": 1000,
+        "created_at": 12.5,
+    }
+    return Snapshot(path=path, **(defaults | fields))

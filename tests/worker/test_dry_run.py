@@ -56,3 +56,12 @@ def test_the_web_framework_and_the_plugin_manager_stay_out(tmp_path: Path) -> No
     )
     child = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True)
     assert child.stdout.strip() == b"set()"
+
+
+def test_only_the_bindings_are_imported_of_what_belongs_to_llama() -> None:
+    code = "import sys; from llm_router_mw.engine.bare import import_bindings_only; " + (
+        "import_bindings_only(); import llm_router_mw.engine.dry_run; "
+        "print({'numpy', 'jinja2', 'diskcache', 'llama_cpp.llama'} & set(sys.modules))"
+    )
+    child = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True)
+    assert child.stdout.strip() == b"set()"

@@ -77,7 +77,7 @@ class TestMemory:
     ) -> None:
         worker.hello()
         spare = held(worker)
-        options = LoadOptions(n_ctx=12_288, n_threads=1, use_mmap=use_mmap)
+        options = LoadOptions(n_ctx=12_288, n_threads=1, use_mmap=use_mmap, touch_context=True)
         worker.send(wire.Load(str(wide), options, CHAT_FORMATS))
         while isinstance(message := worker.receive(), wire.Progress):
             pass
@@ -100,7 +100,7 @@ class TestMemory:
 
     @needs_proc
     def test_asleep_it_holds_little(self, worker: WorkerProcess, wide: Path) -> None:
-        worker.load(wide, n_ctx=4096, n_parallel=8, use_mmap=False)
+        worker.load(wide, n_ctx=4096, n_parallel=8, use_mmap=False, touch_context=True)
         worker.send(*(wire.Submit(number, SHORT) for number in range(8)))
         over = 0
         while over < 8:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llm_router_mw.api.auth import cache_namespace, check_access
 from llm_router_mw.api.connection import Connection
@@ -80,7 +80,7 @@ async def serve(
     scope[SCOPE_KEY] = router
     scope[OWNER_KEY] = cache_namespace(scope, settings)
 
-    async def tell(message: dict[str, object]) -> None:
+    async def tell(message: Message) -> None:
         connection.started = True
         await send(message)
 

@@ -111,8 +111,8 @@ def event_bodies(item: RouterEvent) -> list[dict[str, Any]]:
     elif item.models:
         data["instance"] = instance_body(item.models[0])
     if item.kind == "progress":
-        data["status"] = client_state(InstanceState.LOADING)
-        data["progress"] = progress_body(data.pop("value", 0.0))
+        data["status"] = client_state(item.state or InstanceState.LOADING)
+        data["progress"] = progress_body(data.pop("value", 0.0), item.state)
     names = {
         "status": ("model_status", "status_change"),
         "progress": ("status_change",),

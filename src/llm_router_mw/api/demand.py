@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from llm_router_mw.api.auth import may_manage
+from llm_router_mw.api.auth import cache_namespace, may_manage
 from llm_router_mw.api.body import check_range
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.keep_alive import FOREVER, keep_alive_seconds
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.errors import InvalidRequestError, PermissionDeniedError
 from llm_router_mw.protocols import LeaseContract, OnQueued, RouterContract
+from llm_router_mw.types import AS_USUAL, Wish
 
 MAX_PRIORITY = 100
 TIMEOUT_HEADER = "X-LLM-Router-Timeout"
@@ -33,11 +34,7 @@ class Demand:
     """A checked wish for a lease."""
 
     model: str
-    autoload: bool | None = None
-    priority: int = 0
-    keep_alive_seconds: float | None = None
-    timeout_seconds: float | None = None
-    """How long it may wait in the queue."""
+    wish: Wish = AS_USUAL
 
     async def lease(self, router: RouterContract, on_queued: OnQueued) -> LeaseContract:
         """Return the lease, once the model is ready.
@@ -45,14 +42,7 @@ class Demand:
         Raises:
             LLMRouterError: the model cannot be had.
         """
-        return await router.lease(
-            self.model,
-            autoload=self.autoload,
-            priority=self.priority,
-            keep_alive_seconds=self.keep_alive_seconds,
-            timeout_seconds=self.timeout_seconds,
-            on_queued=on_queued,
-        )
+        return await router.lease(self.model, self.wish, on_queued=on_queued)
 
 
 def demand_of(request: ModelRequest, connection: Connection, settings: APISettings) -> Demand:
@@ -70,7 +60,14 @@ def demand_of(request: ModelRequest, connection: Connection, settings: APISettin
         raise _denied("priority", "leave it out")
     if keep_alive == FOREVER and not may_manage(connection.scope, settings):
         raise _denied("keep_alive", "give a time like '5m'")
-    return Demand(model, _autoload(connection), priority, keep_alive, _timeout(connection))
+    wish = Wish(
+        autoload=_autoload(connection),
+        priority=priority,
+        keep_alive_seconds=keep_alive,
+        timeout_seconds=_timeout(connection),
+        owner=cache_namespace(connection.scope, settings),
+    )
+    return Demand(model, wish)
 
 
 def model_name(given: str | None) -> str:

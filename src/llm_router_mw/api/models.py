@@ -38,7 +38,7 @@ def status_body(view: ModelView, *, detailed: bool) -> dict[str, Any]:
     """Return llama-server's ``status``; messages and paths only when *detailed*."""
     status: dict[str, Any] = {"value": view.status}
     if view.progress is not None:
-        status["progress"] = progress_body(view.progress)
+        status["progress"] = progress_body(view.progress, view.state)
     if view.state == InstanceState.FAILED or view.error is not None:
         status["failed"] = True
     if detailed and view.error is not None:
@@ -64,9 +64,10 @@ def instance_body(view: ModelView) -> dict[str, Any]:
     return body
 
 
-def progress_body(value: float) -> dict[str, Any]:
-    """Return llama-server's ``progress`` of a load, a fraction from 0 to 1."""
-    return {"stages": ["text_model"], "current": "text_model", "value": value}
+def progress_body(value: float, state: InstanceState | None = None) -> dict[str, Any]:
+    """Return llama-server's ``progress`` of a load or a download, a fraction from 0 to 1."""
+    stage = "download" if state is InstanceState.DOWNLOADING else "text_model"
+    return {"stages": [stage], "current": stage, "value": value}
 
 
 def _entry(view: ModelView, created: int, detailed: bool) -> dict[str, Any]:

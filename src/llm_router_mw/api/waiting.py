@@ -80,7 +80,8 @@ class Waiting:
         if place is None:
             return b":\n\n"
         if place.progress is not None:
-            return b": loading %d %%\n\n" % (place.progress * 100)
+            what = b"downloading" if place.is_downloading else b"loading"
+            return b": %b %d %%\n\n" % (what, place.progress * 100)
         expected = place.expected_wait_seconds
         about = b"" if expected is None else b", about %d s" % ceil(expected)
         return b": queued, position %d%b\n\n" % (place.position, about)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from llm_router_mw.catalog.paths import canonical
 from llm_router_mw.config import ModelEntry
+from llm_router_mw.hub_reference import reference_of
 from llm_router_mw.types import Model
 
 _log = logging.getLogger("llm_router_mw.catalog")
@@ -22,8 +23,11 @@ class NamedSource:
         self._entries = tuple(entries)
 
     def models(self) -> Sequence[Model]:
-        """Return a model per entry; a missing file is only warned about, as it may come yet."""
-        return [self._model(entry) for entry in self._entries]
+        """Return a model per entry; a missing file is only warned about, as it may come yet.
+
+        Models of the hub are left to others.
+        """
+        return [self._model(entry) for entry in self._entries if not reference_of(entry.path)]
 
     def _model(self, entry: ModelEntry) -> Model:
         path = canonical(entry.path)

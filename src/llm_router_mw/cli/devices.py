@@ -14,13 +14,13 @@ from rich.text import Text
 
 from llm_router_mw.cli import log
 from llm_router_mw.cli.memory_flags import margin_flag
+from llm_router_mw.cli.sizes import size_text
 from llm_router_mw.config import parse_config
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.memory.inventory import Inventory, Look
 from llm_router_mw.router.registry import load_registry
 from llm_router_mw.types import Device, DeviceKind
 
-_GIB = 1024**3
 _BAR_WIDTH = 24
 _WIDTH, _NARROW_WIDTH = 144, 116
 """Columns with the bars, and without them."""
@@ -119,7 +119,7 @@ def _table(rows: list[DeviceRow], *, with_bars: bool) -> Table:
             Text(row.name),
             row.kind,
             Text("own" if row.pool == row.id else row.pool),
-            *(_size(size) if row.total_bytes else _UNKNOWN for size in sizes),
+            *(size_text(size) if row.total_bytes else _UNKNOWN for size in sizes),
             *([_bar(row)] if with_bars else []),
         )
     return table
@@ -139,7 +139,3 @@ def _bar(row: DeviceRow) -> Text:
     bar.append("█" * min(available, _BAR_WIDTH - len(bar)), style="green")
     bar.append("░" * (_BAR_WIDTH - len(bar)), style="dim")
     return bar
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / _GIB:.1f} GiB"

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llm_router_mw.cli.sizes import size_text
 from llm_router_mw.memory.outlook import DeviceOutlook, Outlook
 
-_GIB = 1024**3
 _BAR_WIDTH = 24
 _WIDTH, _NARROW_WIDTH = 124, 96
 """Columns with the bars, and without them."""
@@ -55,9 +55,9 @@ def _table(outlook: Outlook, *, with_bars: bool) -> Table:
         costs = [getattr(device.expected, f"{part}_bytes") for part in _PARTS]
         table.add_row(
             Text(device.id),
-            *map(_size, costs),
-            _size(device.expected_bytes),
-            _size(device.upper_bytes),
+            *map(size_text, costs),
+            size_text(device.expected_bytes),
+            size_text(device.upper_bytes),
             *([_bar(device, costs)] if with_bars else []),
             _verdict(device),
         )
@@ -79,8 +79,8 @@ def _bar(device: DeviceOutlook, costs: list[int]) -> Text:
 
 def _verdict(device: DeviceOutlook) -> Text:
     if device.free_after_bytes < 0:
-        return Text(f"does not fit: {_size(-device.free_after_bytes)} short", style="bold red")
-    return Text(_size(device.free_after_bytes), style="green")
+        return Text(f"does not fit: {size_text(-device.free_after_bytes)} short", style="bold red")
+    return Text(size_text(device.free_after_bytes), style="green")
 
 
 def _longest(outlook: Outlook) -> str:
@@ -91,7 +91,3 @@ def _longest(outlook: Outlook) -> str:
     if longest >= outlook.n_ctx_train // 256 * 256:
         return f"largest context that fits: {longest}, all that the model was trained with"
     return f"largest context that fits: {longest}{hint}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / _GIB:.1f} GiB"

@@ -192,6 +192,12 @@ _FLAGS = (
         help="Map the files, or read them.",
     ),
     click.option("--mlock", "use_mlock", is_flag=True, help="Keep weights from being swapped out."),
+    click.option(
+        "--touch-context",
+        "touch_context",
+        is_flag=True,
+        help="Let contexts take the host's memory at once, not as they fill.",
+    ),
 )
 
 

@@ -6,10 +6,13 @@ import ctypes
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from llm_router_mw.engine.abort import StepAbort
 from llm_router_mw.engine.model import LoadedModel, Rewind
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.parameters import context_parameters
+from llm_router_mw.engine.untouched import untouched_memory
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.types import LoadOptions, Placement
 
@@ -30,7 +33,8 @@ class Context:
         """
         parameters = context_parameters(options, model.n_ctx_train, placement)
         log.clear()
-        self.pointer = llama.llama_init_from_model(model.pointer, parameters)
+        with untouched_memory.offered(wanted=not options.touch_context) as untouched:
+            self.pointer = llama.llama_init_from_model(model.pointer, parameters)
         if not self.pointer:
             raise ModelLoadError(
                 "llama.cpp could not create the context: "
@@ -38,6 +42,8 @@ class Context:
                 "less memory",
                 out_of_memory=log.tells_of_shortage,
             )
+        self.untouched_bytes = sum(untouched)
+        """What it will take of the host's memory as tokens come, and has not taken yet."""
         self.unified = options.kv_unified
         self.n_cells: int = llama.llama_n_ctx(self.pointer)
         """Tokens of all sequences together."""
@@ -48,7 +54,7 @@ class Context:
         self.n_batch: int = llama.llama_n_batch(self.pointer)
         self.n_parallel = options.n_parallel
         self._memory = llama.llama_get_memory(self.pointer)
-        self._n_window = model.n_window
+        self.n_window = model.n_window
         self.rewind = model.rewind
         self._compute = llama.llama_encode if model.has_encoder else llama.llama_decode
         self.abort = StepAbort()
@@ -141,12 +147,17 @@ class Context:
         """Whether *sequence* can be cut to *length* tokens and go on from there."""
         if self.rewind is Rewind.WINDOW:
             first: int = llama.llama_memory_seq_pos_min(self._memory, sequence)
-            return first <= max(0, length - self._n_window)
+            return first <= max(0, length - self.n_window)
         return self.rewind is Rewind.ANYWHERE
 
     def truncate(self, sequence: int, length: int) -> bool:
         """Forget all but the first *length* tokens of *sequence*; False if that is impossible."""
         return bool(llama.llama_memory_seq_rm(self._memory, sequence, length, -1))
+
+    def last_position(self, sequence: int) -> int:
+        """Return the position of the last token of *sequence*, -1 if it has none."""
+        position: int = llama.llama_memory_seq_pos_max(self._memory, sequence)
+        return position
 
     def shift(self, sequence: int, keep: int, discard: int) -> bool:
         """Forget *discard* tokens behind the first *keep*; the rest moves up. False: impossible."""
@@ -171,6 +182,37 @@ class Context:
         return bool(
             llama.llama_state_seq_set_data_ext(self.pointer, state, len(state), sequence, flags)
         )
+
+    def whole_bytes(self, sequence: int) -> int:
+        """Return what :meth:`save_whole` writes for *sequence*."""
+        size: int = llama.llama_state_seq_get_size_ext(self.pointer, sequence, 0)
+        return size
+
+    def save_whole(self, sequence: int, target: memoryview) -> bool:
+        """Write all of the state of *sequence* to *target*; False: it failed.
+
+        The state does not depend on the number of the sequence, nor on the size of the context.
+        Cells that are shared with other sequences are written for each.
+        """
+        size = target.nbytes
+        written: int = llama.llama_state_seq_get_data_ext(
+            self.pointer, _address(target), size, sequence, 0
+        )
+        return written == size
+
+    def restore_whole(self, sequence: int, source: memoryview) -> bool:
+        """Replace *sequence* by what :meth:`save_whole` wrote.
+
+        Returns False, and *sequence* is empty, where there are too few cells or the state is of
+        another model or layout. The bytes must be such as were written: llama.cpp trusts them.
+        """
+        size = source.nbytes
+        read: int = llama.llama_state_seq_set_data_ext(
+            self.pointer, _address(source), size, sequence, 0
+        )
+        if read != size:
+            self.remove(sequence)
+        return read == size
 
     def embedding(self, sequence: int, length: int) -> list[float]:
         """Return *length* floats that the last step pooled for *sequence*."""
@@ -209,3 +251,8 @@ class Context:
     def close(self) -> None:
         """Free the context."""
         llama.llama_free(self.pointer)
+
+
+def _address(buffer: memoryview) -> Any:
+    # Unlike what ctypes offers, numpy also takes buffers that are read-only.
+    return np.frombuffer(buffer, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -1,8 +1,9 @@
 """A load that takes no memory: llama.cpp sizes every buffer and allocates almost none.
 
-What it allocates after all is the state of recurrent layers, for each sequence; where that would be
-much, few sequences are tried and the rest is reckoned. llama.cpp may abort on a file that it does
-not like, so this is for a process that nobody will miss.
+What it allocates after all is the state of recurrent layers, for each sequence. Where the system
+lets it be, none of that is touched; where that is not possible and it would be much, few sequences
+are tried and the rest is reckoned. llama.cpp may abort on a file that it does not like, so this is
+for a process that nobody will miss.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from llm_router_mw.engine.backends import devices
 from llm_router_mw.engine.breakdown import BreakdownError, output_memory, read_breakdown
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.parameters import context_parameters, model_parameters
+from llm_router_mw.engine.untouched import untouched_memory
 from llm_router_mw.errors import ModelLoadError, NotSupportedError
 from llm_router_mw.types import BufferMemory, LoadOptions, MeasuredMemory, Placement
 
 MAX_STATE_BYTES: Final = 640 * 1024 * 1024
-"""State of recurrent layers that is really allocated, unless two sequences have more."""
+"""State of recurrent layers that is really taken, unless two sequences have more."""
+MAX_UNTOUCHED_BYTES: Final = 8 * 1024 * 1024 * 1024
+"""State that is asked of the system, though never taken: it may refuse what it does not have."""
 SCALED: Final = "reckoned from fewer sequences"
 """Note of an answer whose compute buffers are not exact."""
 _CELLS: Final = 256
@@ -59,11 +63,12 @@ class _Trial:
         self._parameters = context_parameters(options, n_ctx_train, placement)
         self._n_ctx: int = self._parameters.n_ctx
         self._found: dict[tuple[int, bool], Buffers] = {}
+        self._most_bytes = MAX_STATE_BYTES
 
     def run(self) -> tuple[Buffers, str]:
         """Return what each type of buffer holds, and a note."""
         wanted = self._shape.n_seq_max
-        if wanted <= 2 or wanted * self._state_bytes() <= MAX_STATE_BYTES:
+        if wanted <= 2 or wanted * self._state_bytes() <= self._most_bytes:
             return self._buffers(wanted), ""
         return _extrapolated(self._buffers(1), self._buffers(2), wanted), SCALED
 
@@ -96,9 +101,12 @@ class _Trial:
             # Each sequence keeps the part of the context that it has among all of them.
             cells = self._n_ctx // shape.n_seq_max
             parameters.n_ctx = (cells + -cells % _CELLS) * n_seq_max
-        context = llama.llama_init_from_model(self._model, parameters)
+        with untouched_memory.offered() as untouched:
+            context = llama.llama_init_from_model(self._model, parameters)
         if not context:
             raise _refusal("create the context")
+        if untouched:
+            self._most_bytes = MAX_UNTOUCHED_BYTES
         try:
             output = output_memory(context, self._model, shape)
             return (*read_breakdown(context, self._model), output)

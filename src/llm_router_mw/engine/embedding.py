@@ -49,6 +49,9 @@ class _Embedding:
 class EmbeddingLoop:
     """Packs as many inputs into a step as it has rows and sequences, first come, first served."""
 
+    snapshots = None
+    """Nothing that is computed here outlasts its request."""
+
     def __init__(self, context: Context, model: LoadedModel, pooling: Pooling) -> None:
         self._context = context
         self._vocab = model.vocab

@@ -16,8 +16,10 @@ from llm_router_mw.engine.generating import GenerationLoop
 from llm_router_mw.engine.measure import measure
 from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind, load_model
 from llm_router_mw.engine.native import llama, log
+from llm_router_mw.engine.offers import Offers
 from llm_router_mw.engine.outlet import Outlet, Sink
 from llm_router_mw.engine.prompt import PromptReader
+from llm_router_mw.engine.snapshots import Snapshots
 from llm_router_mw.errors import (
     LLMRouterError,
     ModelLoadError,
@@ -36,6 +38,7 @@ from llm_router_mw.types import (
     Task,
     Usage,
 )
+from llm_router_mw.wire import SnapshotNews
 
 logger = logging.getLogger("llm_router_mw.engine")
 
@@ -45,6 +48,9 @@ Output = Callable[[list[tuple[int, Delta]]], None]
 
 class _Loop(Protocol):
     """What works on the tasks of an instance. A prepared request is its own affair."""
+
+    @property
+    def snapshots(self) -> Snapshots | None: ...
 
     def prepare(self, task: Task) -> Any: ...
 
@@ -75,13 +81,25 @@ class Engine:
     the engine calls :meth:`step` until it returns False, and again after any other call.
     """
 
-    def __init__(self, output: Output, aside: Aside | None = None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        aside: Aside | None = None,
+        *,
+        tell: Callable[[SnapshotNews], None] = lambda news: None,
+        helper: Aside | None = None,
+    ) -> None:
         """Give deltas to *output*; prepare large tasks *aside*, or here if that is None.
 
-        Who makes *aside* sees that :meth:`prepared` gets what comes of it, in the engine's thread.
+        Who makes *aside* sees that :meth:`prepared` gets what comes of it, in the engine's thread;
+        and what the jobs of *helper* return is to be called there. *tell* hears what becomes of
+        saved conversations.
         """
         self._output = output
         self._aside = aside
+        self._helper = helper
+        self.offers = Offers(tell)
+        """Files beside the context; they outlast sleep."""
         self._preparing: set[int] = set()
         self._sink: Sink = []
         self._outlets: dict[int, Outlet] = {}
@@ -99,8 +117,11 @@ class Engine:
         chat_formats: Mapping[str, str],
         progress: LoadProgress = lambda fraction: True,
         placement: Placement | None = None,
+        identity: str = "",
     ) -> ModelInfo:
         """Load the model in *path*; *chat_formats* maps names to dotted names.
+
+        What is saved of conversations is marked with *identity*; if it is empty nothing is.
 
         Raises:
             ModelFileError: the file is missing or cannot be read.
@@ -110,6 +131,7 @@ class Engine:
         log.install()
         llama.llama_backend_init()
         self._order = _Order(path, options, chat_formats, placement)
+        self.offers.identity = identity
         return self._bring_up(self._order, progress, warm_up=True)
 
     def retire(self) -> None:
@@ -195,7 +217,12 @@ class Engine:
         chat_format = _make_chat_format(model, options, chat_formats)
         marks = model.rewind is not Rewind.ANYWHERE
         prompts = PromptReader(model.vocab, chat_format, context.n_ctx, marks=marks)
-        return GenerationLoop(context, model.vocab, prompts, options)
+        return GenerationLoop(context, model.vocab, prompts, options, self.offers, self._helper)
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """What saves and restores conversations; None where there are none, or it sleeps."""
+        return self._loop.snapshots if self._loop is not None else None
 
     @property
     def n_rows(self) -> int:
@@ -303,9 +330,10 @@ class Engine:
 
     def close(self) -> None:
         """Free everything, in the order in which it depends on each other. Idempotent."""
-        if self._aside is not None:
-            self._aside.close()
-            self._aside = None
+        for thread in (self._aside, self._helper):
+            if thread is not None:
+                thread.close()
+        self._aside = self._helper = None
         self._free("full")
 
     def _free(self, level: SleepLevel) -> None:

@@ -9,15 +9,19 @@ from itertools import count
 
 from msgspec.structs import replace
 
+from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.generation import Generation
 from llm_router_mw.engine.native import log
+from llm_router_mw.engine.offers import Found, Offers
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.pace import Pace
 from llm_router_mw.engine.prompt import PromptReader
 from llm_router_mw.engine.reranking import not_a_reranker
 from llm_router_mw.engine.sampler import Samplers
-from llm_router_mw.engine.slots import NO_MATCH, Match, Slots, common_prefix
+from llm_router_mw.engine.slots import NO_MATCH, Match, Slot, Slots, common_prefix
+from llm_router_mw.engine.snapshots import Snapshots
+from llm_router_mw.engine.spares import Spares
 from llm_router_mw.engine.vocab import Vocab
 from llm_router_mw.errors import InvalidRequestError, LLMRouterError, NotSupportedError
 from llm_router_mw.types import EmbedTask, FailureDelta, FinishDelta, LoadOptions, RerankTask, Task
@@ -51,8 +55,18 @@ class GenerationLoop:
     """
 
     def __init__(
-        self, context: Context, vocab: Vocab, prompts: PromptReader, options: LoadOptions
+        self,
+        context: Context,
+        vocab: Vocab,
+        prompts: PromptReader,
+        options: LoadOptions,
+        offers: Offers,
+        helper: Aside | None = None,
     ) -> None:
+        """Serve requests in *context*; *offers* has more room for what was computed.
+
+        Who makes *helper* sees that what its jobs return is called in the engine's thread.
+        """
         self._context = context
         self._vocab = vocab
         self._prompts = prompts
@@ -62,6 +76,10 @@ class GenerationLoop:
         self._samplers = Samplers(vocab, context.n_ctx)
         self._slots = Slots(context)
         self._pace = Pace(context.n_batch, unified=context.unified)
+        self._offers = offers
+        self.snapshots = Snapshots(context, self._slots, offers, self._pace)
+        self._spares = Spares(self.snapshots, self._slots, offers, self._pace, helper)
+        self._slots.on_loss = self._lose
         self._arrivals = count()
         self._turns = count(1)
         # Both in order of arrival.
@@ -113,6 +131,7 @@ class GenerationLoop:
         self._admit()
         plan = self._plan()
         if not plan:
+            self._spares.make_ready()
             return False
         rows = self._fill(plan)
         self._context.set_adapters(plan[0][0].scales)
@@ -161,6 +180,9 @@ class GenerationLoop:
             return True
         return False
 
+    def _lose(self, slot: Slot) -> None:
+        self._spares.keep(slot, hurried=bool(self._running))
+
     def _preempt(self) -> None:
         """Send a running request back into the line; rather one that stands still anyway."""
         stalled = [generation for generation in self._running if generation.stalled]
@@ -191,13 +213,14 @@ class GenerationLoop:
             if not self._slots.has_idle:
                 return
             match = self._match(generation)
-            if self._waits_for_another(generation, match):
+            found = self._find(generation, match)
+            if self._waits_for_another(generation, found.length if found else match.length):
                 continue
-            spared = self._clear_room(generation, match)
-            if spared is None:
+            slot = self._place(generation, match, found)
+            if slot is None:
                 return
             self._waiting.remove(generation)
-            generation.start(self._slots.take(spared, generation.cache_key))
+            generation.start(slot)
             insort(self._running, generation, key=lambda running: running.arrival)
 
     def _match(self, generation: Generation) -> Match:
@@ -205,8 +228,36 @@ class GenerationLoop:
             return NO_MATCH
         return self._slots.match(generation.tokens, generation.cache_key)
 
-    def _waits_for_another(self, generation: Generation, match: Match) -> bool:
-        """Whether somebody is about to compute tokens that *generation* could then share."""
+    def _find(self, generation: Generation, match: Match) -> Found | None:
+        """Return a snapshot that spares much more than *match*, if there is one."""
+        # Most conversations have none, and that is quickly seen.
+        if not generation.task.cache_prompt or not self._offers.knows(generation.cache_key):
+            return None
+        limit = len(generation.tokens) - 1
+        found = self.snapshots.find(generation.beginning, limit, match)
+        fits = found is not None and found.snapshot.n_tokens <= self._context.n_ctx
+        return found if fits else None
+
+    def _place(self, generation: Generation, match: Match, found: Found | None) -> Slot | None:
+        """Return a slot that holds what is spared of *generation*; None if there is no room."""
+        while found is not None:
+            # All of a snapshot needs room, even where only its beginning is of use.
+            if self._clear_room(generation, NO_MATCH, found.snapshot.n_tokens) is None:
+                break
+            slot = self._slots.take(NO_MATCH, generation.cache_key)
+            if self.snapshots.restore(slot, found):
+                return slot
+            self._slots.release(slot)
+            match = self._match(generation)
+            found = self._find(generation, match)
+        spared = self._clear_room(generation, match)
+        return None if spared is None else self._slots.take(spared, generation.cache_key)
+
+    def _waits_for_another(self, generation: Generation, n_spared: int) -> bool:
+        """Whether somebody is about to compute tokens that *generation* could then share.
+
+        That must be more than the *n_spared* that it could begin with now.
+        """
         if generation.follows is not None:
             leader, length = generation.follows
             if leader in self._running and leader.n_past < length:
@@ -215,7 +266,7 @@ class GenerationLoop:
         if not generation.task.cache_prompt:
             return False
         limit = len(generation.tokens) - 1
-        best = match.length + _WORTH_WAITING
+        best = n_spared + _WORTH_WAITING
         for leader in self._running:
             if leader.n_pending > 1 and leader.cache_key == generation.cache_key:
                 length = common_prefix(leader.tokens, generation.tokens, limit)
@@ -228,10 +279,10 @@ class GenerationLoop:
             leader.marks.add(length)
         return True
 
-    def _clear_room(self, generation: Generation, match: Match) -> Match | None:
+    def _clear_room(self, generation: Generation, match: Match, at_least: int = 0) -> Match | None:
         """Make room for *generation* at the cost of what is kept; None if that is not enough."""
         growth = _ROOM_TO_GROW * (len(self._running) + 1) if self._running else 0
-        needed = self._n_promised + len(generation.tokens) - match.length + growth
+        needed = self._n_promised + max(len(generation.tokens) - match.length, at_least) + growth
         return self._slots.clear_room(needed, match)
 
     # One step

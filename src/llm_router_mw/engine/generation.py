@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from llm_router_mw.engine.blocks import Beginning
 from llm_router_mw.engine.outlet import Outlet
 from llm_router_mw.engine.prompt import Prompt
 from llm_router_mw.engine.reported import ReportedTokens
@@ -53,6 +54,7 @@ class Generation:
         """Lengths at which the sequence is worth coming back to."""
         self.follows: tuple[Generation, int] | None = None
         """A request under way and how much of its prompt this one waits to share."""
+        self._beginning: Beginning | None = None
         self._parser = prompt.parser
         self._text = TextStream(prompt.stops)
         self._reported = ReportedTokens() if task.sampling.n_probs else None
@@ -65,6 +67,13 @@ class Generation:
     def cache_key(self) -> CacheKey:
         """What a request must have in common with this one to use its tokens."""
         return (self.task.cache_namespace, self.scales)
+
+    @property
+    def beginning(self) -> Beginning:
+        """Its tokens, as snapshots are looked for by them; made when it is needed."""
+        if self._beginning is None or self._beginning.n_tokens != len(self.tokens):
+            self._beginning = Beginning(self.tokens, self.cache_key)
+        return self._beginning
 
     @property
     def n_past(self) -> int:

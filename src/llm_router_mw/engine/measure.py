@@ -18,7 +18,10 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def measure(model: LoadedModel, context: Context, options: LoadOptions) -> MeasuredMemory:
-    """Return what *model* and *context* hold now, in this process."""
+    """Return what *model* and *context*, which was just made, will hold in this process.
+
+    What the context has not touched yet counts as held: it was promised, and tokens will take it.
+    """
     note = ""
     try:
         shape = context_shape(options, model.n_ctx_train)
@@ -28,12 +31,13 @@ def measure(model: LoadedModel, context: Context, options: LoadOptions) -> Measu
         )
     except BreakdownError as error:
         buffers, note = (), str(error)
-    memory = process_memory(os.getpid())
+    memory, untouched = process_memory(os.getpid()), context.untouched_bytes
+    peak = _peak_bytes()
     return MeasuredMemory(
         buffers=buffers,
         devices=devices(),
-        private_bytes=memory.private_bytes if memory is not None else 0,
-        peak_bytes=_peak_bytes(),
+        private_bytes=memory.private_bytes + untouched if memory is not None else 0,
+        peak_bytes=peak + untouched if peak else 0,
         note=note,
     )
 

@@ -50,6 +50,15 @@ class Pace:
         beside = n_decoding if self._unified else -1
         return min(most, _round_up(beside + wanted, unit) - beside)
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How fast prompts are computed; None where nothing has been measured."""
+        return None if self._token_seconds is None else 1 / self._token_seconds
+
+    def seconds(self, n_tokens: int) -> float | None:
+        """Return how long *n_tokens* of a prompt take; None where nothing has been measured."""
+        return None if self._token_seconds is None else n_tokens * self._token_seconds
+
     @contextmanager
     def timed(self, plan: Sequence[tuple[Any, int]]) -> Iterator[None]:
         """Measure the step of *plan*: pairs of a request and its number of tokens."""

@@ -7,8 +7,11 @@ of one cache key (namespace and adapters) see each other's tokens.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from time import monotonic
 from typing import Any
 
 from llm_router_mw.engine.cells import Cells
@@ -17,6 +20,9 @@ from llm_router_mw.engine.model import Rewind
 
 CacheKey = tuple[Any, ...]
 _MAX_CHECKPOINTS = 8
+"""Of one sequence."""
+_MAX_CHECKPOINT_BYTES = 512 * 2**20
+"""Of all sequences together, unless a single checkpoint is larger."""
 _KEEP_WHOLE = 2
 """A slot is continued in place only if at least one part in so many of it is of use."""
 
@@ -41,6 +47,9 @@ class Slot:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     busy: bool = False
     used_at: int = 0
+    """Order in which the slots' last requests ended."""
+    idle_since: float = 0.0
+    """On the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +73,37 @@ class Slots:
         self._cells = Cells(context.n_cells)
         self._slots = [Slot(sequence) for sequence in range(context.n_parallel)]
         self._clock = count(1)
+        self.on_loss: Callable[[Slot], None] = lambda slot: None
+        """Is told of an idle slot whose conversation, or most of it, is about to be forgotten."""
 
     @property
     def n_free_cells(self) -> int:
         return self._cells.n_free
 
     @property
+    def is_half_full(self) -> bool:
+        """Whether less than half of the cells are free."""
+        return self.n_free_cells * 2 < self._context.n_cells
+
+    @property
     def has_idle(self) -> bool:
         """Whether a request could be given a slot."""
         return any(not slot.busy for slot in self._slots)
+
+    def idle(self) -> list[Slot]:
+        """Return the slots that hold something for nobody in particular, longest idle first."""
+        holding = [slot for slot in self._slots if slot.tokens and not slot.busy]
+        return sorted(holding, key=lambda slot: slot.used_at)
+
+    def is_elsewhere(self, slot: Slot) -> bool:
+        """Whether another slot begins with all that *slot* holds."""
+        length = len(slot.tokens)
+        return any(
+            other is not slot
+            and other.key == slot.key
+            and common_prefix(other.tokens, slot.tokens, length) == length
+            for other in self._slots
+        )
 
     def match(self, tokens: list[int], key: CacheKey) -> Match:
         """Return the most of *tokens*, but not all, that some slot can spare computing."""
@@ -107,9 +138,9 @@ class Slots:
         if needed <= self.n_free_cells or match.slot is None:
             return match
         # What follows the match in its own slot has to go too.
-        if self._rewind(match.slot, match):
+        self._part_with_rest(match)
+        if self.rewind(match.slot, match):
             return Match(match.slot, match.length)
-        self.clear(match.slot)
         return NO_MATCH
 
     def _reclaimable(self, match: Match) -> int:
@@ -124,24 +155,34 @@ class Slots:
 
     def drop_oldest(self, match: Match = NO_MATCH) -> bool:
         """Forget what the longest idle slot holds, but not that of *match*; False if none does."""
-        holding = [slot for slot in self._slots if slot.cells and not slot.busy]
-        candidates = [slot for slot in holding if slot is not match.slot]
-        if not candidates:
+        oldest = next((slot for slot in self.idle() if slot is not match.slot), None)
+        if oldest is None:
             return False
-        self.clear(min(candidates, key=lambda slot: slot.used_at))
+        self._part_with(oldest)
         return True
+
+    def _part_with(self, slot: Slot) -> None:
+        if slot.tokens:
+            self.on_loss(slot)
+        self.clear(slot)
+
+    def _part_with_rest(self, match: Match) -> None:
+        """What follows *match* in its slot is about to be forgotten."""
+        if match.slot is not None and not match.slot.busy and _is_little_of(match):
+            self.on_loss(match.slot)
 
     def take(self, match: Match, key: CacheKey) -> Slot:
         """Return an idle slot, now busy, that holds the tokens of *match* and no others."""
         slot = self._choose(match)
-        if slot is not match.slot:
-            self.clear(slot)
+        if slot is match.slot:
+            self._part_with_rest(match)
+        else:
+            self._part_with(slot)
             if match.slot is not None:
                 self._copy(match.slot, slot, match.length)
         slot.key = key
         slot.busy = True
-        if not self._rewind(slot, match):
-            self.clear(slot)
+        self.rewind(slot, match)
         return slot
 
     def _choose(self, match: Match) -> Slot:
@@ -149,8 +190,7 @@ class Slots:
         source = match.slot
         if source is not None and source in idle:
             # Else the rest of another conversation would be lost for a common beginning.
-            worth_it = match.length * _KEEP_WHOLE >= len(source.tokens)
-            if worth_it or len(idle) == 1:
+            if not _is_little_of(match) or len(idle) == 1:
                 return source
             idle.remove(source)
         return next((slot for slot in idle if not slot.tokens), idle[0])
@@ -195,6 +235,7 @@ class Slots:
         """The request of *slot* has ended; its tokens stay for those to come."""
         slot.busy = False
         slot.used_at = next(self._clock)
+        slot.idle_since = monotonic()
 
     def clear(self, slot: Slot) -> None:
         """Forget all that *slot* holds."""
@@ -212,6 +253,49 @@ class Slots:
             slot.checkpoints.append(Checkpoint(length, state))
             slot.checkpoints.sort(key=lambda each: each.length)
             del slot.checkpoints[:-_MAX_CHECKPOINTS]
+            self._bound_checkpoints()
+
+    def _bound_checkpoints(self) -> None:
+        """Forget the checkpoints of longest idle slots while all together are too large."""
+        by_worth = sorted(self._slots, key=lambda slot: (slot.busy, slot.used_at))
+        everything = [(slot, each) for slot in by_worth for each in slot.checkpoints]
+        # Slots that were copied share them.
+        left = len({id(each) for _, each in everything})
+        size = sum({id(each): len(each.state) for _, each in everything}.values())
+        users = Counter(id(each) for _, each in everything)
+        for slot, oldest in everything:
+            if size <= _MAX_CHECKPOINT_BYTES or left == 1:
+                return
+            slot.checkpoints.remove(oldest)
+            users[id(oldest)] -= 1
+            if not users[id(oldest)]:
+                size -= len(oldest.state)
+                left -= 1
+
+    def refill(
+        self, slot: Slot, tokens: list[int], state: memoryview, checkpoints: list[Checkpoint]
+    ) -> bool:
+        """Let *slot*, which is empty, hold *tokens* by their saved *state*.
+
+        There must be free cells for them. False, and it stays empty, if llama.cpp would not.
+        """
+        if not self._context.restore_whole(slot.sequence, state):
+            return False
+        if self._context.last_position(slot.sequence) != len(tokens) - 1:
+            self._context.remove(slot.sequence)
+            return False
+        slot.tokens = tokens
+        slot.cells = self._cells.take(len(tokens))
+        slot.checkpoints = checkpoints
+        self._bound_checkpoints()
+        return True
+
+    def rewind(self, slot: Slot, match: Match) -> bool:
+        """Bring *slot* to the length of *match*; where llama.cpp would not, clear it: False."""
+        if self._rewind(slot, match):
+            return True
+        self.clear(slot)
+        return False
 
     def shift(self, slot: Slot, keep: int, discard: int) -> bool:
         """Forget *discard* tokens behind the first *keep*, and move the rest up.
@@ -238,6 +322,11 @@ class Slots:
     def needs_checkpoints(self) -> bool:
         """Whether the model's sequences cannot simply be cut short."""
         return self._context.rewind is not Rewind.ANYWHERE
+
+
+def _is_little_of(match: Match) -> bool:
+    """Whether most of what the slot of *match* holds would be lost for its beginning."""
+    return match.slot is not None and match.length * _KEEP_WHOLE < len(match.slot.tokens)
 
 
 def common_prefix(left: list[int], right: list[int], limit: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -32,6 +33,8 @@ KEPT_ITEMS: Final = 256
 
 _GIT_LFS: Final = b"version https://git-lfs"
 _LIMIT: Final = 2**63
+_TENSORS: Final = tuple(struct.Struct(f"<{n_dims}QIQ") for n_dims in range(MAX_DIMENSIONS + 1))
+"""Of a tensor, by the number of its dimensions: the shape, the type and the offset."""
 
 
 def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
@@ -43,25 +46,33 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
     """
     where = Path(path)
     with _opened(where) as file:
-        cursor = Cursor(file, where.name, os.fstat(file.fileno()).st_size)
-        version = _read_version(cursor)
-        n_tensors = cursor.unsigned(64, "the number of tensors")
-        n_keys = cursor.unsigned(64, "the number of metadata keys")
-        if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
-            raise cursor.error(f"it announces {n_tensors} tensors and {n_keys} metadata keys")
-        metadata = _read_metadata(cursor, n_keys)
-        alignment = _alignment(cursor, metadata)
-        tensors = _read_tensors(cursor, n_tensors)
-        data_offset = cursor.position + -cursor.position % alignment
-        _check_data(cursor, tensors, data_offset, alignment)
-        return GGUFHeader(
-            version=version,
-            metadata=MappingProxyType(metadata),
-            tensors=tensors,
-            alignment=alignment,
-            data_offset=data_offset,
-            file_bytes=cursor.file_bytes,
-        )
+        return parse_header(Cursor(file, where.name, os.fstat(file.fileno()).st_size))
+
+
+def parse_header(cursor: Cursor) -> GGUFHeader:
+    """Return the header at the beginning of what *cursor* reads.
+
+    Raises:
+        InvalidGGUFError: there is no well-formed one, or the end of the file is missing.
+    """
+    version = _read_version(cursor)
+    n_tensors = cursor.unsigned(64, "the number of tensors")
+    n_keys = cursor.unsigned(64, "the number of metadata keys")
+    if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
+        raise cursor.error(f"it announces {n_tensors} tensors and {n_keys} metadata keys")
+    metadata = _read_metadata(cursor, n_keys)
+    alignment = _alignment(cursor, metadata)
+    tensors = _read_tensors(cursor, n_tensors)
+    data_offset = cursor.position + -cursor.position % alignment
+    _check_data(cursor, tensors, data_offset, alignment)
+    return GGUFHeader(
+        version=version,
+        metadata=MappingProxyType(metadata),
+        tensors=tensors,
+        alignment=alignment,
+        data_offset=data_offset,
+        file_bytes=cursor.file_bytes,
+    )
 
 
 @contextmanager
@@ -186,16 +197,14 @@ def _read_tensor(cursor: Cursor, name: str) -> GGUFTensor:
     n_dims = cursor.unsigned(32, what)
     if n_dims > MAX_DIMENSIONS:
         raise cursor.error(f"{what} has {n_dims} dimensions")
-    shape = tuple(cursor.unsigned(64, what) for _ in range(n_dims))
+    *shape, ggml_type, offset = cursor.fields(_TENSORS[n_dims], what)
     if prod(max(1, length) for length in shape) >= _LIMIT:
-        raise cursor.error(f"{what} has the impossible shape {shape}")
-    ggml_type = cursor.unsigned(32, what)
-    offset = cursor.unsigned(64, what)
+        raise cursor.error(f"{what} has the impossible shape {tuple(shape)}")
     try:
-        size_bytes = tensor_bytes(ggml_type, shape)
+        size_bytes = tensor_bytes(ggml_type, tuple(shape))
     except ValueError as error:
         raise cursor.error(f"{what}: {error}") from error
-    return GGUFTensor(name, shape, ggml_type, offset, size_bytes)
+    return GGUFTensor(name, tuple(shape), ggml_type, offset, size_bytes)
 
 
 def _check_data(

@@ -11,6 +11,7 @@ from llm_router_mw.gguf.header import GGUFHeader
 from llm_router_mw.gguf.reader import read_header
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.ASCII)
+_MAX_PARTS = 10_000
 
 
 def shard_stem(file_name: str) -> str | None:
@@ -24,6 +25,17 @@ def first_shard(path: str | os.PathLike[str]) -> Path:
     given = Path(path)
     match = _SHARD.fullmatch(given.name)
     return given if match is None else _part(given, match, 1)
+
+
+def part_names(file_name: str) -> list[str]:
+    """Return the names of all parts of the model that *file_name* is a part of, in order."""
+    match = _SHARD.fullmatch(file_name)
+    if match is None:
+        return [file_name]
+    stem, count = match["stem"], match["count"]
+    # A name may claim any number of parts.
+    numbers = range(1, min(int(count), _MAX_PARTS) + 1)
+    return [f"{stem}-{number:05d}-of-{count}.gguf" for number in numbers]
 
 
 def shards(path: str | os.PathLike[str]) -> list[Path]:

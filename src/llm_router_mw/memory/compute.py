@@ -103,7 +103,7 @@ def _converted_cache_bytes(
     for layer, has_kv in enumerate(model.has_kv):
         if has_kv:
             cells = context.n_ctx_swa if model.is_swa[layer] else context.n_ctx_seq
-            width = model.n_embd_k[layer] if is_quantised[context.type_k] else 0
-            width += model.n_embd_v[layer] if is_quantised[context.type_v] else 0
+            width = model.width_k(layer) if is_quantised[context.type_k] else 0
+            width += model.width_v(layer) if is_quantised[context.type_v] else 0
             widest = max(widest, cells * context.n_stream * width)
     return _HALF_BYTES * widest

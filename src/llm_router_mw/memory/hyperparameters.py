@@ -57,15 +57,23 @@ class Hyperparameters(Struct, frozen=True, kw_only=True):
     n_embd_s: int
     """Elements of its recurrent state."""
 
+    def width_k(self, layer: int) -> int:
+        """Return the elements of one token's keys in *layer*."""
+        return self.head_k[layer] * self.n_head_kv[layer]
+
+    def width_v(self, layer: int) -> int:
+        """Return the elements of one token's values in *layer*."""
+        return self.head_v[layer] * self.n_head_kv[layer]
+
     @property
     def n_embd_k(self) -> tuple[int, ...]:
         """Elements of one token's keys."""
-        return tuple(head * n for head, n in zip(self.head_k, self.n_head_kv, strict=True))
+        return tuple(map(self.width_k, range(self.n_layer_all)))
 
     @property
     def n_embd_v(self) -> tuple[int, ...]:
         """Elements of one token's values."""
-        return tuple(head * n for head, n in zip(self.head_v, self.n_head_kv, strict=True))
+        return tuple(map(self.width_v, range(self.n_layer_all)))
 
 
 class _Keys:

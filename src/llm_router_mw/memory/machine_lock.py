@@ -31,7 +31,7 @@ except ImportError:  # Windows: routers are not coordinated there
 logger = logging.getLogger("llm_router_mw.memory")
 
 _NAME = "llm-router-mw"
-_LOCK, _RESERVATION, _DRAFT = ".lock", ".reservation", ".draft"
+_LOCK, _RESERVATION, _DRAFT, _PRESENCE = ".lock", ".reservation", ".draft", ".router"
 _decoder = msgspec.json.Decoder(dict[str, int])
 
 
@@ -53,12 +53,44 @@ class MachineLock:
     def __init__(self, directory: Path | None = None) -> None:
         """Meet the others in *directory*, which is made if it does not exist."""
         self._directory = runtime_directory() if directory is None else directory
-        self._warned = False
+        self._warned = self._met = False
         # Numbers of processes are not unique where containers share the directory.
         self._token = secrets.token_hex(8)
         self._numbers = count()
         self._held: dict[str, tuple[int, int]] = {}
         """Descriptor and number of holds of each pool that is ours at the moment."""
+        self._presence: tuple[int, Path] | None = None
+        """What others see as long as this router runs."""
+
+    def arrive(self) -> None:
+        """Let other routers see that there is this one, until :meth:`leave`."""
+        try:
+            _make_private(self._directory)
+            self._presence = self._put(f"{self._token}{_PRESENCE}", b"")
+        except OSError as error:
+            self._warn(error)
+        self._look_around()
+
+    def leave(self) -> None:
+        """Let others see no longer that there is this router."""
+        if self._presence is not None:
+            _withdraw([self._presence])
+            self._presence = None
+
+    def _look_around(self) -> None:
+        """Say, the first time, that there is another router."""
+        if self._met or fcntl is None:
+            return
+        with suppress(OSError):
+            for file in self._directory.glob(f"*{_PRESENCE}"):
+                if not file.name.startswith(self._token) and _is_alive(file):
+                    self._met = True
+                    logger.warning(
+                        "another router runs on this machine: each takes only what the other "
+                        "leaves free, and neither can send the other's models away; let all apps "
+                        "use one router, if their models are to make way for each other"
+                    )
+                    return
 
     def try_hold(self, pools: Iterable[str]) -> Hold | None:
         """Lock all of *pools*, or none; None if another router holds one of them: try again.
@@ -86,6 +118,7 @@ class MachineLock:
         found: dict[str, int] = {}
         if fcntl is None:
             return found
+        self._look_around()
         try:
             _make_private(self._directory)
             for file in self._directory.glob(f"*{_RESERVATION}"):
@@ -135,12 +168,17 @@ class MachineLock:
             return []
 
     def _publish(self, bytes_by_pool: Mapping[str, int]) -> tuple[int, Path]:
-        file = self._directory / f"{self._token}-{next(self._numbers)}{_RESERVATION}"
+        name = f"{self._token}-{next(self._numbers)}{_RESERVATION}"
+        return self._put(name, msgspec.json.encode(bytes_by_pool))
+
+    def _put(self, name: str, content: bytes) -> tuple[int, Path]:
+        """Return a new file, locked for as long as it is open."""
+        file = self._directory / name
         draft = file.with_suffix(_DRAFT)
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         # Locked and complete before it has its name: others never see it otherwise.
         _locked(descriptor)
-        os.write(descriptor, msgspec.json.encode(bytes_by_pool))
+        os.write(descriptor, content)
         os.replace(draft, file)
         return descriptor, file
 
@@ -214,6 +252,18 @@ def _reserved(file: Path) -> dict[str, int]:
             return _decoder.decode(content.read())
     except msgspec.MsgspecError:
         return {}  # of a version that says it in another way
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether the owner of *file* runs; remove it if not."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        if _locked(descriptor):
+            file.unlink(missing_ok=True)
+            return False
+        return True
     finally:
         os.close(descriptor)
 

@@ -93,7 +93,7 @@ def _attention(model: Hyperparameters, context: ResolvedContext, layer: int) -> 
     else:
         query = model.head_k[layer] * heads
         query *= 2 if model.architecture.has_gated_query else 1
-        keys_values = model.n_embd_k[layer] + model.n_embd_v[layer]
+        keys_values = model.width_k(layer) + model.width_v(layer)
         per_token = 3 * n_embd + 2 * query + keys_values
         most = per_token + 2 * keys_values + n_embd
     extra = model.architecture.n_streams * n_embd
@@ -108,7 +108,7 @@ def _converted_bytes(
     """Return the copies of a whole cache that its layer makes: in half precision, or turned."""
     if model.architecture.is_encoder or not model.has_kv[layer]:
         return 0
-    width_k, width_v = model.n_embd_k[layer], model.n_embd_v[layer]
+    width_k, width_v = model.width_k(layer), model.width_v(layer)
     if model.is_mla:
         width_v = model.n_lora_kv
         if not context.has_flash_attention:

@@ -13,7 +13,14 @@ from llm_router_mw.protocols.eviction import (
     EvictionPolicy,
     Shortfall,
 )
-from llm_router_mw.protocols.memory import DeviceProbe, Estimator, LearningEstimator
+from llm_router_mw.protocols.guard import GuardedRequest, RequestGuard, RequestOutcome
+from llm_router_mw.protocols.memory import (
+    DeviceProbe,
+    Estimator,
+    LearningEstimator,
+    MemoryAccount,
+    MemoryHolder,
+)
 from llm_router_mw.protocols.model_source import ModelSource
 from llm_router_mw.protocols.observer import Observer
 from llm_router_mw.protocols.placement import PlacementPolicy
@@ -44,10 +51,13 @@ __all__ = [
     "Estimator",
     "EvictionPolicy",
     "ExitReport",
+    "GuardedRequest",
     "InstanceHandle",
     "KeepsSequences",
     "LearningEstimator",
     "LeaseContract",
+    "MemoryAccount",
+    "MemoryHolder",
     "ModelResolver",
     "ModelSource",
     "Observer",
@@ -55,6 +65,8 @@ __all__ = [
     "PlacementPolicy",
     "PreparedPrompt",
     "Purged",
+    "RequestGuard",
+    "RequestOutcome",
     "RouteGroup",
     "RouterContract",
     "Shortfall",

@@ -41,6 +41,40 @@ class LearningEstimator(Estimator, Protocol):
         ...
 
 
+class MemoryAccount(Protocol):
+    """Where a holder says what it has. To be used on the router's loop only."""
+
+    def hold(self, bytes_by_pool: Mapping[str, int]) -> None:
+        """Say what is held now of each memory pool; replaces what was said before."""
+        ...
+
+    def room(self, pool: str) -> int:
+        """Return how many bytes of *pool* nobody has: who takes more, takes it from models."""
+        ...
+
+
+@runtime_checkable
+class MemoryHolder(Protocol):
+    """Something that holds memory which is no instance's, and gives it back when models need it.
+
+    Any object that a plugin supplies may be one: a sleep handler that keeps conversations, an
+    engine that keeps a process at hand.
+    """
+
+    name: str
+
+    def use_account(self, account: MemoryAccount) -> None:
+        """Take the account; called once when the router starts, before anything is loaded."""
+        ...
+
+    async def shed(self, pool: str, n_bytes: int) -> None:
+        """Free so much of *pool*, or all there is, and ``hold`` what is left.
+
+        A load that needs it begins when this returns.
+        """
+        ...
+
+
 @runtime_checkable
 class DeviceProbe(Protocol):
     """Finds memory. Supplied by ``llm_router_register_device_probes``."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, Unpack, overload
 
 from llm_router_mw.protocols.stream import DeltaStream
 from llm_router_mw.types import (
+    AS_USUAL,
     EmbeddingReply,
     ModelInfo,
     ModelView,
@@ -18,6 +19,8 @@ from llm_router_mw.types import (
     SleepLevel,
     Task,
     TextReply,
+    Wish,
+    WishOptions,
 )
 
 OnQueued = Callable[[QueuePlace], None]
@@ -66,10 +69,7 @@ class RouterContract(Protocol):
         self,
         model: str,
         /,
-        *,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AbstractAsyncContextManager[LeaseContract]: ...
     @overload
     def acquire(
@@ -78,37 +78,33 @@ class RouterContract(Protocol):
         second: str,
         /,
         *models: str,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
     def acquire(
         self,
         model: str,
         /,
         *models: str,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AbstractAsyncContextManager[Any]:
         """Load or wait for the models and hold them; several names are taken all at once.
 
-        Args:
-            priority: added to the model's own; higher goes first in the queue.
-            keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps
-                them, None is as configured. At most ``max_keep_alive_seconds``.
-            timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
+        *options* are fields of ``Wish``:
+
+        priority: added to the models' own; higher goes first in the queue.
+        keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps them,
+            None is as configured. At most ``max_keep_alive_seconds``.
+        timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
+        autoload: whether they may be loaded for this; None is as configured.
+        owner: whose request it is, for what is learned of each owner's habits.
         """
         ...
 
     async def lease(
         self,
         model: str,
+        wish: Wish = AS_USUAL,
         *,
-        autoload: bool | None = None,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
         on_queued: OnQueued | None = None,
     ) -> LeaseContract:
         """As ``acquire``, for callers that release by themselves.

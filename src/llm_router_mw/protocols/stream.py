@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from llm_router_mw.errors import LLMRouterError
-from llm_router_mw.types import Delta
+from llm_router_mw.types import Delta, Usage
 
 
 class DeltaStream(Protocol):
     """The answer to one task, as it comes. Iterate it once, to the end or until ``cancel``."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the request has used; nothing until the worker is done with it."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 

@@ -21,7 +21,7 @@ from llm_router_mw.errors import LLMRouterError, RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.verbs import LeaseVerbs
-from llm_router_mw.types import Delta, ModelInfo, RouterEvent, Task
+from llm_router_mw.types import Delta, ModelInfo, RouterEvent, Task, Usage
 
 T = TypeVar("T")
 
@@ -115,6 +115,11 @@ class BridgedStream:
         self._stream: DeltaStream | None = None
         self._cancelled = False
         self._error: LLMRouterError | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """As ``DeltaStream.usage``."""
+        return self._stream.usage if self._stream is not None else Usage()
 
     def __aiter__(self) -> BridgedStream:
         return self

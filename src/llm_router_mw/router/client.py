@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -27,11 +27,13 @@ from llm_router_mw.protocols import ExitReport, SleepReport
 from llm_router_mw.router.order import Order
 from llm_router_mw.router.process import WorkerProcess, describe_exit, last_line
 from llm_router_mw.router.requests import Requests
+from llm_router_mw.router.sequences import WorkerSequences
 from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.shortage import tells_of_shortage
-from llm_router_mw.types import ModelInfo, SleepLevel, Task
+from llm_router_mw.types import ModelInfo, SequenceInfo, SleepLevel, Snapshot, Spare, Task
 from llm_router_mw.wire import (
     PROTOCOL,
+    Alive,
     Decoder,
     Hello,
     Load,
@@ -42,6 +44,7 @@ from llm_router_mw.wire import (
     Sleep,
     SleepFailed,
     Slept,
+    SnapshotNews,
     Step,
     Stop,
     Submit,
@@ -77,11 +80,12 @@ class WorkerClient:
         self._stall_seconds = stall_seconds
         self._load_stall_seconds = load_stall_seconds
         self._requests = Requests(worker_stall_seconds)
+        self._sequences = WorkerSequences(self._send, worker_stall_seconds)
         self._next_id = 1
         self._outgoing, self._to_send = anyio.create_memory_object_stream[bytes](math.inf)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._progress: Callable[[float], None] = lambda _: None
-        self._order: Order | None = None
+        self._order: Order[Loaded | Slept] | None = None
         """What it is told to do, until it has answered."""
         self._error: LLMRouterError | None = None
         """Why it will never be of use: it did not greet, could not load, or is gone."""
@@ -184,6 +188,7 @@ class WorkerClient:
             LLMRouterError: the worker refused or failed, or ended.
             TimeoutError: it said nothing for *stall_seconds*.
         """
+        order: Order[Loaded | Slept]
         order = self._order = Order(stall_seconds)
         self._send(message)
         try:
@@ -191,9 +196,20 @@ class WorkerClient:
         finally:
             self._order = None
 
-    async def settled(self) -> None:
-        """Return when the load has ended, one way or the other."""
-        await self._settled.wait()
+    async def sequences(self) -> tuple[SequenceInfo, ...]:
+        return await self._sequences.list()
+
+    async def save(self, sequence: int, path: str) -> Snapshot:
+        return await self._sequences.save(sequence, path)
+
+    def offer(self, snapshots: Sequence[Snapshot], spares: Sequence[Spare]) -> None:
+        self._sequences.offer(snapshots, spares)
+
+    def withdraw(self, paths: Sequence[str]) -> None:
+        self._sequences.withdraw(paths)
+
+    def listen(self, listener: Callable[[SnapshotNews], None]) -> None:
+        self._sequences.listen(listener)
 
     def submit(self, task: Task, on_finished: Callable[[], None]) -> RequestStream:
         request_id = self._next_id
@@ -261,6 +277,7 @@ class WorkerClient:
 
     def _heard(self) -> None:
         self._requests.heard()
+        self._sequences.heard()
         if self._order is not None:
             self._order.heard()
 
@@ -308,6 +325,7 @@ class WorkerClient:
             # at once, and must not be given this worker once more.
             await anyio.lowlevel.checkpoint()
         self._requests.fail(error)
+        self._sequences.fail(error)
         if self._order is not None:
             self._order.fail(error)
         self._settled.set()
@@ -337,6 +355,10 @@ class WorkerClient:
                 self._failed(error_from(failure))
             case Ready():
                 self._greeted.set()
+            case Alive():
+                pass  # that it was heard is all
+            case _:
+                self._sequences.take(message)
 
     def _failed(self, error: LLMRouterError) -> None:
         if not self._settled.is_set():  # what has been loaded once can be asked again

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import anyio.abc
-from msgspec import Struct
+from msgspec import structs
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError, error_from
+from llm_router_mw.hub.hub import OnProgress
 from llm_router_mw.protocols import Clock, OnQueued
+from llm_router_mw.router.downloads import Downloads
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.workers import Workers
@@ -24,12 +26,14 @@ from llm_router_mw.scheduler import Scheduler, actions, events
 from llm_router_mw.types import (
     Failure,
     InstanceKey,
+    InstanceState,
     Model,
     ModelView,
     Price,
     QueuePlace,
     RouterEvent,
     Task,
+    Wish,
 )
 
 logger = logging.getLogger("llm_router_mw.router")
@@ -39,15 +43,6 @@ _QUIET = frozenset({"queued", "refused"})
 """Of each request, and told to those who listen: too many for the log."""
 _PLACE_EVERY_SECONDS = 1.0
 """How often those who wait are told where they stand."""
-
-
-class Wish(Struct, frozen=True, kw_only=True):
-    """How somebody wants to be served."""
-
-    autoload: bool = True
-    priority: int = 0
-    keep_alive_seconds: float | None = None
-    timeout_seconds: float | None = None
 
 
 class Pending:
@@ -77,6 +72,9 @@ class Conductor:
         view: Callable[[str], ModelView],
         appraise: Callable[[InstanceKey], Awaitable[tuple[Price, ...]]],
         make_workers: Callable[[Conductor], Workers],
+        shed: Callable[[str, str, int], None] = lambda holder, pool, n_bytes: None,
+        is_missing: Callable[[str], bool] = lambda path: False,
+        fetch: Callable[[str, OnProgress], Awaitable[None]] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._hub = hub
@@ -87,6 +85,8 @@ class Conductor:
         self._view = view
         """Returns the picture of a model."""
         self._appraise = appraise
+        self._shed = shed
+        """Has a holder give memory of a pool back."""
         self._inbox: deque[events.Event] = deque()
         self._deciding = False
         self._next_request = 0
@@ -98,7 +98,12 @@ class Conductor:
         self._timer_moved = anyio.Event()
         self._somebody_asks = anyio.Event()
         """Somebody who waits wants to be told where he stands."""
+        self._is_missing = is_missing
+        """Whether the file of a path must be fetched before it can be loaded."""
         self.workers = make_workers(self)
+        self.downloads = Downloads(
+            tasks, self.dispatch, fetch or _nothing_to_fetch, self.downloaded_more, clock
+        )
 
     # Verbs
 
@@ -141,7 +146,7 @@ class Conductor:
             id=self._next_request,
             instances=tuple(model.instance_key for model in models),
             models=tuple(model.id for model in models),
-            autoload=wish.autoload,
+            autoload=wish.autoload is not False,
             hold=hold,
             priority=wish.priority,
             keep_alive_seconds=wish.keep_alive_seconds,
@@ -178,6 +183,10 @@ class Conductor:
         match action:
             case actions.AskPrice(instance):
                 self._tasks.start_soon(self._price, instance)
+            case actions.Download(instance, generation):
+                self.downloads.start(instance, generation)
+            case actions.CancelDownload(instance, generation):
+                self.downloads.cancel(instance, generation)
             case actions.Start(instance, generation, price):
                 self.workers.start(instance, generation, price)
             case actions.Sleep(instance, generation, level):
@@ -188,6 +197,8 @@ class Conductor:
                 self.workers.stop(instance, generation)
             case actions.Kill(instance, generation):
                 self.workers.kill(instance, generation)
+            case actions.Shed(holder, pool, n_bytes):
+                self._shed(holder, pool, n_bytes)
             case actions.Grant(request, leases):
                 self._grant(request, leases)
             case actions.Reject(request, failure):
@@ -227,7 +238,8 @@ class Conductor:
             failure = ModelLoadError(f"its memory could not be estimated: {error}").to_failure()
             self.dispatch(events.PriceFailed(instance=key, failure=failure))
         else:
-            self.dispatch(events.Priced(instance=key, prices=prices))
+            is_missing = self._is_missing(key.path)
+            self.dispatch(events.Priced(instance=key, prices=prices, is_missing=is_missing))
 
     def _grant(self, request_id: int, lease_ids: tuple[int, ...]) -> None:
         pending = self._pending.get(request_id)
@@ -286,10 +298,32 @@ class Conductor:
 
     def progressed(self, key: InstanceKey, value: float) -> None:
         """Tell observers how far the load of *key* is."""
+        self._publish_progress(key, None, value)
+
+    def downloaded_more(self, key: InstanceKey, value: float) -> None:
+        """Tell observers how far the download of *key* is."""
+        self._publish_progress(key, InstanceState.DOWNLOADING, value)
+
+    def _publish_progress(
+        self, key: InstanceKey, state: InstanceState | None, value: float
+    ) -> None:
         for model in self._names[key]:
             self._hub.publish(
                 RouterEvent(
-                    kind="progress", model=model, at_seconds=self._clock(), data={"value": value}
+                    kind="progress",
+                    model=model,
+                    at_seconds=self._clock(),
+                    state=state,
+                    data={"value": value},
+                )
+            )
+
+    def handler_failed(self, key: InstanceKey, reason: str) -> None:
+        """Tell observers of a sleep handler that failed with *key*."""
+        for model in self._names[key]:
+            self._hub.publish(
+                RouterEvent(
+                    kind="handler_failed", model=model, at_seconds=self._clock(), reason=reason
                 )
             )
 
@@ -330,13 +364,12 @@ class Conductor:
         place = self._scheduler.queue_place(request_id)
         if place is None or pending.on_queued is None:
             return
-        worker = self.workers.get(pending.models[0].instance_key)
-        if worker is not None and worker.info is None:
-            place = QueuePlace(
-                position=place.position,
-                expected_wait_seconds=place.expected_wait_seconds,
-                progress=worker.progress,
-            )
+        key = pending.models[0].instance_key
+        worker, downloaded = self.workers.get(key), self.downloads.progress(key)
+        if downloaded is not None:
+            place = structs.replace(place, progress=downloaded, is_downloading=True)
+        elif worker is not None and worker.info is None:
+            place = structs.replace(place, progress=worker.progress)
         if place != pending.place:
             pending.place = place
             try:
@@ -344,3 +377,7 @@ class Conductor:
             except Exception:  # app code's own failure must not end the router
                 logger.exception("a request could not be told its place in the queue")
                 pending.on_queued = None
+
+
+async def _nothing_to_fetch(path: str, on_progress: OnProgress) -> None:
+    """Return at once: all files are here."""

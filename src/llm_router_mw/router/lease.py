@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llm_router_mw.errors import LeaseExpiredError, LLMRouterError
 from llm_router_mw.protocols import DeltaStream, EngineInstance
 from llm_router_mw.router.verbs import LeaseVerbs
-from llm_router_mw.types import InstanceKey, Model, ModelInfo, Task
+from llm_router_mw.types import InstanceKey, Model, ModelInfo, Task, Usage
 
 
 class Lease(LeaseVerbs):
@@ -26,6 +26,8 @@ class Lease(LeaseVerbs):
         self._on_released = on_released
         self._running: dict[DeltaStream, Task] = {}
         self._ended: LLMRouterError | None = None
+        self._usage = Usage()
+        self._on_over: Callable[[Usage], None] | None = None
 
     @property
     def model(self) -> str:
@@ -50,6 +52,10 @@ class Lease(LeaseVerbs):
     def held(self) -> bool:
         return self._ended is None
 
+    def when_over(self, call: Callable[[Usage], None]) -> None:
+        """Call *call* once the lease has ended and no task runs under it, with what they used."""
+        self._on_over = call
+
     def stream(self, task: Task, *, release: bool = False) -> DeltaStream:
         """Start *task*; with *release* the lease ends as soon as the worker is done with it.
 
@@ -67,11 +73,14 @@ class Lease(LeaseVerbs):
             over = True
             if stream is not None:
                 self._running.pop(stream, None)
+                self._count(stream)
             if release:
                 self.release()
 
         stream = self._instance.submit(task, finished)
-        if not over:
+        if over:
+            self._count(stream)
+        else:
             self._running[stream] = task
         return stream
 
@@ -89,3 +98,13 @@ class Lease(LeaseVerbs):
             for stream in tuple(self._running):
                 stream.cancel(told)
             self._on_released()
+            self._tell_if_over()
+
+    def _count(self, stream: DeltaStream) -> None:
+        self._usage = self._usage + stream.usage
+        self._tell_if_over()
+
+    def _tell_if_over(self) -> None:
+        if self._ended is not None and not self._running and self._on_over is not None:
+            call, self._on_over = self._on_over, None
+            call(self._usage)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio.to_thread
+import msgspec
 
 from llm_router_mw.config import RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError, RouterNotRunningError
 from llm_router_mw.protocols import Clock, LeaseContract, OnQueued, RouteGroup
 from llm_router_mw.router.bridge import BridgedEvents, BridgedLease
-from llm_router_mw.router.conductor import Wish
 from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.lifespans import beside
@@ -22,6 +22,7 @@ from llm_router_mw.router.registry import load_registry
 from llm_router_mw.router.running import Running, start
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import (
+    AS_USUAL,
     InstanceState,
     Model,
     ModelView,
@@ -29,6 +30,8 @@ from llm_router_mw.types import (
     RouterView,
     SleepLevel,
     Task,
+    Wish,
+    WishOptions,
 )
 
 T = TypeVar("T")
@@ -120,10 +123,7 @@ class Router:
         self,
         model: str,
         /,
-        *,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AbstractAsyncContextManager[LeaseContract]: ...
     @overload
     def acquire(
@@ -132,36 +132,29 @@ class Router:
         second: str,
         /,
         *models: str,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AbstractAsyncContextManager[tuple[LeaseContract, ...]]: ...
     @asynccontextmanager
     async def acquire(
         self,
         *models: str,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> AsyncIterator[Any]:
         """Load or wait for the models and hold them; several names are taken all at once.
 
-        Args:
-            priority: added to the model's own; higher goes first in the queue.
-            keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps
-                them, None is as configured. At most ``max_keep_alive_seconds``.
-            timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
+        *options* are fields of ``Wish``:
+
+        priority: added to the models' own; higher goes first in the queue.
+        keep_alive_seconds: how long the models stay afterwards: 0 releases them, -1 keeps them,
+            None is as configured. At most ``max_keep_alive_seconds``.
+        timeout_seconds: how long to wait at most, within ``queue_timeout_seconds``.
+        autoload: whether they may be loaded for this; None is as configured.
+        owner: whose request it is, for what is learned of each owner's habits.
 
         Raises:
             LLMRouterError: a model is unknown, cannot be loaded, or no room came in time.
         """
-        wish = Wish(
-            autoload=self.config.models_autoload,
-            priority=priority,
-            keep_alive_seconds=keep_alive_seconds,
-            timeout_seconds=timeout_seconds,
-        )
-        leases = await self._leases(models, wish)
+        leases = await self._leases(models, Wish(**options))
         try:
             yield leases[0] if len(leases) == 1 else leases
         finally:
@@ -171,35 +164,32 @@ class Router:
     async def lease(
         self,
         model: str,
+        wish: Wish = AS_USUAL,
         *,
-        autoload: bool | None = None,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
         on_queued: OnQueued | None = None,
     ) -> LeaseContract:
         """As ``acquire`` of one model, for callers that release by themselves.
 
         *on_queued* is told where the request stands while it waits, on the router's loop.
         """
-        wish = Wish(
-            autoload=self.config.models_autoload if autoload is None else autoload,
-            priority=priority,
-            keep_alive_seconds=keep_alive_seconds,
-            timeout_seconds=timeout_seconds,
-        )
         return (await self._leases((model,), wish, on_queued))[0]
 
     async def _leases(
         self, names: tuple[str, ...], wish: Wish, on_queued: OnQueued | None = None
     ) -> tuple[LeaseContract, ...]:
         running = self._require_running()
+        if wish.autoload is None:
+            wish = msgspec.structs.replace(wish, autoload=self.config.models_autoload)
 
         async def request() -> tuple[Lease, ...]:
-            models = await self._usable(running, names)
-            leases = await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
+            models = [running.catalog.resolve(name) for name in names]
+            leases = await running.guards.guarded(
+                models,
+                wish,
+                lambda: self._granted(running, models, wish, on_queued),
+            )
             for granted in models:
-                running.foresee(granted)
+                running.foresee(granted, wish.owner)
             return leases
 
         if running.bridge.is_home:
@@ -207,14 +197,26 @@ class Router:
         leases = await running.bridge.run(request, undo=_release_all)
         return tuple(BridgedLease(running.bridge, lease) for lease in leases)
 
+    async def _granted(
+        self, running: Running, models: Sequence[Model], wish: Wish, on_queued: OnQueued | None
+    ) -> tuple[Lease, ...]:
+        await self._check(running, models)
+        return await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
+
     async def _usable(self, running: Running, names: Iterable[str]) -> list[Model]:
         """Return the models called *names*, whose files have been checked where it matters."""
         models = [running.catalog.resolve(name) for name in names]
+        await self._check(running, models)
+        return models
+
+    async def _check(self, running: Running, models: Iterable[Model]) -> None:
         for model in models:
             if running.state(model) is not InstanceState.LOADED:
-                await anyio.to_thread.run_sync(running.catalog.check_file, model)
+                # What has yet to be downloaded is checked by its headers, when it is priced.
+                if await running.library.find(model.path):
+                    located = running.library.located(model)
+                    await anyio.to_thread.run_sync(running.catalog.check_file, located)
                 await running.conductor.know_price(model.instance_key)
-        return models
 
     # Management
 

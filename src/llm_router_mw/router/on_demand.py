@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import anyio.to_thread
 
-from llm_router_mw.protocols import LeaseContract, RouterContract
+from llm_router_mw.protocols import LeaseContract, OnQueued, RouterContract
 from llm_router_mw.router.thread import RouterThread
-from llm_router_mw.types import ModelView, RouterEvent, RouterView, SleepLevel, Task
+from llm_router_mw.types import (
+    AS_USUAL,
+    ModelView,
+    RouterEvent,
+    RouterView,
+    SleepLevel,
+    Task,
+    Wish,
+    WishOptions,
+)
 
 
 class OnDemandRouter:
@@ -20,15 +29,19 @@ class OnDemandRouter:
         self._thread = thread
 
     @asynccontextmanager
-    async def acquire(self, model: str, /, *models: str, **demand: Any) -> AsyncIterator[Any]:
+    async def acquire(
+        self, model: str, /, *models: str, **options: Unpack[WishOptions]
+    ) -> AsyncIterator[Any]:
         """As ``Router.acquire``."""
         router = await self._started()
-        async with router.acquire(model, *models, **demand) as held:
+        async with router.acquire(model, *models, **options) as held:
             yield held
 
-    async def lease(self, model: str, **demand: Any) -> LeaseContract:
+    async def lease(
+        self, model: str, wish: Wish = AS_USUAL, *, on_queued: OnQueued | None = None
+    ) -> LeaseContract:
         """As ``Router.lease``."""
-        return await (await self._started()).lease(model, **demand)
+        return await (await self._started()).lease(model, wish, on_queued=on_queued)
 
     def models(self) -> tuple[ModelView, ...]:
         """As ``Router.models``; the first call waits for the router to start."""

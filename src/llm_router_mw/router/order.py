@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import anyio
 
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router.patience import Patience
-from llm_router_mw.wire import Loaded, Slept
 
-Answer = Loaded | Slept
+AnswerT = TypeVar("AnswerT")
 
 
-class Order:
+class Order(Generic[AnswerT]):
     """Waits for the answer to one message."""
 
     def __init__(self, patience_seconds: float) -> None:
         """Wait as long as no silence lasts longer than *patience_seconds*."""
         self._patience = Patience(patience_seconds)
         self._answered = anyio.Event()
-        self._answer: Answer | None = None
+        self._answer: AnswerT | None = None
         self._error: LLMRouterError | None = None
 
     def heard(self) -> None:
         """The worker said something."""
         self._patience.heard()
 
-    def succeed(self, answer: Answer) -> None:
+    def succeed(self, answer: AnswerT) -> None:
         """The worker did what it was told."""
         self._answer = answer
         self._answered.set()
@@ -35,7 +36,7 @@ class Order:
         self._error = error
         self._answered.set()
 
-    async def outcome(self) -> Answer:
+    async def outcome(self) -> AnswerT:
         """Return the answer.
 
         Raises:

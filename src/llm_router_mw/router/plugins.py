@@ -31,6 +31,7 @@ TRACE_VARIABLE = "LLM_ROUTER_TRACE"
 
 DEFAULT_PLUGINS = (
     "llm_router_mw.default_plugins.model_sources",
+    "llm_router_mw.default_plugins.hub_models",
     "llm_router_mw.default_plugins.engines",
     "llm_router_mw.default_plugins.chat_formats",
     "llm_router_mw.default_plugins.eviction",

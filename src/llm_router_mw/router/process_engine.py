@@ -46,7 +46,9 @@ class ProcessEngine:
             spare, self._spare = self._spare, None
         client = spare if spare is not None and spare.usable else await self._start()
         if self._config.spare_worker and self._tasks is not None:
-            self._tasks.start_soon(self._replace_spare, client)
+            # At once, beside the load, which leaves processors idle: the first answers after it,
+            # with which the start would compete, do not.
+            self._tasks.start_soon(self._make_spare)
         return client
 
     async def _start(self) -> WorkerClient:
@@ -66,11 +68,6 @@ class ProcessEngine:
         tasks.start_soon(client.run)
         await client.greet()
         return client
-
-    async def _replace_spare(self, client: WorkerClient) -> None:
-        # Not while the load is under way: it needs the processor more.
-        await client.settled()
-        await self._make_spare()
 
     async def _make_spare(self) -> None:
         async with self._spare_lock:

@@ -18,7 +18,9 @@ from llm_router_mw.protocols import (
     ModelSource,
     Observer,
     PlacementPolicy,
+    RequestGuard,
     RouteGroup,
+    SleepHandler,
 )
 from llm_router_mw.router.plugins import Answer, Implementation, Plugin, Plugins
 
@@ -33,6 +35,8 @@ _OBJECTS: dict[str, tuple[str, type[Any]]] = {
     "probes": ("llm_router_register_device_probes", DeviceProbe),
     "estimators": ("llm_router_register_estimators", Estimator),
     "placements": ("llm_router_register_placement_policies", PlacementPolicy),
+    "sleep_handlers": ("llm_router_register_sleep_handlers", SleepHandler),
+    "guards": ("llm_router_register_request_guards", RequestGuard),
     "route_groups": ("llm_router_register_routes", RouteGroup),
 }
 """Field of the registry → the hook that fills it, and what its objects have to be."""
@@ -52,6 +56,8 @@ class Registry:
     probes: Mapping[str, DeviceProbe]
     estimators: Mapping[str, Estimator]
     placements: Mapping[str, PlacementPolicy]
+    sleep_handlers: Mapping[str, SleepHandler]
+    guards: Mapping[str, RequestGuard]
     route_groups: Mapping[str, RouteGroup]
     chat_formats: Mapping[str, str]
     lifespans: tuple[Implementation, ...] = ()
@@ -107,7 +113,7 @@ def load_registry(
     # What has been left out for one of its answers is left out whole.
     used = frozenset(plugins)
     supplied = [each for each in supplied if each.owner in used]
-    found = {
+    found: dict[str, Any] = {
         field: _merged(supplied, hook, kind.__name__) for field, (hook, kind) in _OBJECTS.items()
     }
     names: dict[str, tuple[str, ...]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -14,16 +16,22 @@ from anyio.from_thread import BlockingPortal
 
 from llm_router_mw.catalog import Catalog
 from llm_router_mw.config import RouterConfig
+from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.machine_lock import MachineLock
-from llm_router_mw.protocols import Clock
+from llm_router_mw.memory.state_identity import state_identity
+from llm_router_mw.protocols import Clock, SnapshotStore
 from llm_router_mw.router.appraiser import Appraiser
 from llm_router_mw.router.bridge import Bridge
 from llm_router_mw.router.conductor import Conductor
 from llm_router_mw.router.gate import Gate
+from llm_router_mw.router.guards import Guards
+from llm_router_mw.router.holdings import Holdings
 from llm_router_mw.router.hub import EventHub
+from llm_router_mw.router.library import Library, open_library
 from llm_router_mw.router.registry import Registry
-from llm_router_mw.router.terms import preloads, terms_of
+from llm_router_mw.router.sleep_handlers import SleepHandlers
+from llm_router_mw.router.terms import keeps_states, preloads, terms_of
 from llm_router_mw.router.watcher import MemoryWatcher
 from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, events
@@ -31,8 +39,7 @@ from llm_router_mw.scheduler.demand import SLOTS, WORKERS
 from llm_router_mw.scheduler.prediction import NextModel
 from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, RouterView
 
-_EVERYBODY = ""
-"""Whose habits are learned: a request does not say whose it is."""
+logger = logging.getLogger("llm_router_mw.router")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +48,20 @@ class Running:
 
     config: RouterConfig
     catalog: Catalog
+    library: Library
     scheduler: Scheduler
     conductor: Conductor
     bridge: Bridge
+    guards: Guards
     habits: NextModel | None
     """What clients ask for next; None if nothing is loaded on a guess."""
 
-    def foresee(self, model: Model) -> None:
-        """Note that *model* was asked for, and load what probably follows if there is room."""
+    def foresee(self, model: Model, owner: str) -> None:
+        """Note that *owner* asked for *model*, and load what probably follows if there is room."""
         if self.habits is None:
             return
-        self.habits.observe(_EVERYBODY, model.id)
-        following = self.habits.next(_EVERYBODY, model.id)
+        self.habits.observe(owner, model.id)
+        following = self.habits.next(owner, model.id)
         if following is not None:
             key = self.catalog.resolve(following).instance_key
             self.conductor.dispatch(events.Predicted(instance=key, model=following))
@@ -94,6 +103,7 @@ async def start(
         tuple(registry.resolvers.values()),
         registry.faults,
     )
+    library = await open_library(stack, config, catalog.models(), clock)
     terms = terms_of(catalog.models(), config)
     first = preloads(catalog.models(), config)
     scheduler = Scheduler(registry.policy(config.eviction_policy), _limits(config))
@@ -101,9 +111,17 @@ async def start(
     stack.push_async_callback(portal.stop, cancel_remaining=True)
     engine = registry.engine(config.engine)
     await stack.enter_async_context(engine.running())
+    handlers = tuple(registry.sleep_handlers.values())
+    for store in handlers:
+        if isinstance(store, SnapshotStore):
+            await stack.enter_async_context(store.running())
     tasks = await stack.enter_async_context(anyio.create_task_group())
     names = _names(catalog)
     lock = MachineLock()
+    stack.callback(lock.leave)
+    holdings = Holdings(
+        tasks, lambda event: conductor.dispatch(event), lambda pool: scheduler.ledger.room(pool)
+    )
     watcher = MemoryWatcher(
         Inventory(
             tuple(registry.probes.values()), config.models_memory_margin, config.memory_limit
@@ -114,7 +132,7 @@ async def start(
         ),
         told=lambda: conductor.workers.told_bytes(),
         moving=lambda: conductor.workers.moving(),
-        pending=lock.pending,
+        besides=holdings.bytes_by_pool,
         every_seconds=config.watch_memory_seconds,
     )
     appraiser = Appraiser(
@@ -124,8 +142,13 @@ async def start(
         is_required=config.require_estimate,
     )
 
+    def model_of(key: InstanceKey) -> Model:
+        """Return a model of *key*, with the path of its file."""
+        return library.located(catalog.resolve(names[key][0]))
+
     async def appraise(key: InstanceKey) -> tuple[Price, ...]:
-        model = catalog.resolve(names[key][0])
+        await library.look_into(key.path)
+        model = model_of(key)
         return await anyio.to_thread.run_sync(appraiser.prices, model, watcher.devices)
 
     async def learn(key: InstanceKey, worker: Worker) -> None:
@@ -134,7 +157,7 @@ async def start(
         pid, memory = worker.engine.pid, worker.info.memory
         if memory is None or pid is None:
             return
-        model, placement = catalog.resolve(names[key][0]), worker.price.placement
+        model, placement = model_of(key), worker.price.placement
         used, devices = await watcher.held_by(pid), watcher.devices
         await anyio.to_thread.run_sync(appraiser.learn, model, placement, memory, devices, used)
         learned = await anyio.to_thread.run_sync(appraiser.price, model, placement, devices)
@@ -142,6 +165,29 @@ async def start(
         if learned is not None and known is not None and known.prices:
             prices = (learned if each.placement == placement else each for each in known.prices)
             conductor.dispatch(events.Priced(instance=key, prices=tuple(prices)))
+
+    async def identify(key: InstanceKey, price: Price | None) -> str:
+        models = [catalog.resolve(name) for name in names[key]]
+        if not handlers or key.options.pooling or not keeps_states(models, config):
+            return ""
+        placement = None if price is None else price.placement
+        try:
+            return await anyio.to_thread.run_sync(
+                state_identity, model_of(key), placement, os.environ
+            )
+        except LLMRouterError as error:
+            logger.warning("%s: its conversations are not saved: %s", key, error)
+            return ""
+
+    sleep_handlers = SleepHandlers(
+        handlers,
+        tasks,
+        registry.faults,
+        lambda key, reason: conductor.handler_failed(key, reason),
+        models=names.__getitem__,
+        hurried=lambda: scheduler.total_waiting > 0,
+        timeout_seconds=config.sleep_handler_timeout_seconds,
+    )
 
     def make_workers(conductor: Conductor) -> Workers:
         return Workers(
@@ -152,9 +198,12 @@ async def start(
             clock=clock,
             chat_formats=registry.chat_formats,
             devices=lambda: watcher.devices,
-            gate=Gate(lock, watcher.look_strictly, scheduler.ledger.room),
+            gate=Gate(lock, watcher.look, scheduler.ledger.room, holdings.settled),
             on_loaded=learn,
+            handlers=sleep_handlers,
+            identify=identify,
             stop_timeout_seconds=config.stop_timeout_seconds,
+            file_of=library.file,
         )
 
     conductor = Conductor(
@@ -166,16 +215,23 @@ async def start(
         view=lambda name: _view(catalog.resolve(name), scheduler, conductor),
         appraise=appraise,
         make_workers=make_workers,
+        shed=holdings.shed,
+        is_missing=library.is_missing,
+        fetch=library.download,
     )
     stack.callback(tasks.cancel_scope.cancel)
     stack.push_async_callback(_close, conductor, on_close)
+    stack.callback(sleep_handlers.close)
     conductor.dispatch(events.Catalogued(terms=terms))
     await watcher.look()
+    holdings.open_for((engine, *handlers))
+    lock.arrive()
     for background in (conductor.run_timer, conductor.run_places, watcher.run):
         tasks.start_soon(background)
     tasks.start_soon(_preload, conductor, [catalog.resolve(name) for name in first])
+    guards = Guards(registry.guards.values(), registry.faults, tasks, clock)
     habits = NextModel() if config.prefetch else None
-    return Running(config, catalog, scheduler, conductor, Bridge(portal), habits)
+    return Running(config, catalog, library, scheduler, conductor, Bridge(portal), guards, habits)
 
 
 async def _preload(conductor: Conductor, models: Sequence[Model]) -> None:
@@ -217,7 +273,7 @@ def _view(model: Model, scheduler: Scheduler, conductor: Conductor) -> ModelView
         state=instance.state,
         leases=len(instance.leases),
         waiting=scheduler.waiting(key),
-        progress=worker.progress if worker is not None and loading else None,
+        progress=worker.progress if worker and loading else conductor.downloads.progress(key),
         error=instance.failure.message if instance.failure is not None else None,
         info=worker.info if worker is not None else None,
         position=None if place is None else place.position,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from llm_router_mw.errors import ClientStalledError, LLMRouterError, error_from
-from llm_router_mw.types import Delta, FailureDelta, FinishDelta
+from llm_router_mw.types import Delta, FailureDelta, FinishDelta, Usage
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 
 Outbox = Callable[[Credit | Cancel], None]
@@ -41,6 +41,7 @@ class RequestStream:
         self._error: LLMRouterError | None = None
         self._finished = False
         self._cancelled = False
+        self._usage = Usage()
         self._wake = anyio.Event()
         self._room = anyio.Event()
 
@@ -48,6 +49,11 @@ class RequestStream:
     def finished(self) -> bool:
         """Whether the worker no longer works on the request."""
         return self._finished
+
+    @property
+    def usage(self) -> Usage:
+        """What the request has used, as the worker counted it at its end."""
+        return self._usage
 
     def __aiter__(self) -> RequestStream:
         return self
@@ -81,6 +87,7 @@ class RequestStream:
             return
         self._buffer.append(delta)
         if isinstance(delta, FinishDelta):
+            self._usage = delta.usage
             self._finish()
         else:
             self._unread += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from llm_router_mw.errors import RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream, LeaseContract
@@ -18,6 +18,8 @@ from llm_router_mw.types import (
     SleepLevel,
     Task,
     TextReply,
+    Wish,
+    WishOptions,
 )
 
 
@@ -71,22 +73,11 @@ class SyncRouter:
     def acquire(
         self,
         model: str,
-        *,
-        priority: int = 0,
-        keep_alive_seconds: float | None = None,
-        timeout_seconds: float | None = None,
+        **options: Unpack[WishOptions],
     ) -> Iterator[SyncLease]:
-        """Load or wait for *model* and hold it; arguments as of ``Router.acquire``."""
+        """Load or wait for *model* and hold it; options as of ``Router.acquire``."""
         self._thread.start()
-        lease = self._thread.call(
-            partial(
-                self._thread.router.lease,
-                model,
-                priority=priority,
-                keep_alive_seconds=keep_alive_seconds,
-                timeout_seconds=timeout_seconds,
-            )
-        )
+        lease = self._thread.call(self._thread.router.lease, model, Wish(**options))
         try:
             yield SyncLease(self._thread, lease)
         finally:

@@ -55,6 +55,12 @@ def preloads(models: Iterable[Model], config: RouterConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(model.id for model in wanted))
 
 
+def keeps_states(models: Iterable[Model], config: RouterConfig) -> bool:
+    """Whether conversations of the instance that all *models* use are saved: one may say no."""
+    said = [each.settings.kv_cache for each in models]
+    return all(config.kv_cache if each is None else each for each in said)
+
+
 def _terms(
     said: ModelSettings,
     config: RouterConfig,

@@ -14,10 +14,12 @@ from llm_router_mw.memory.machine_lock import Hold
 from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
 from llm_router_mw.router.appraiser import mapped_bytes, measured_by_pool
 from llm_router_mw.router.gate import Gate
+from llm_router_mw.router.handle import Handle
 from llm_router_mw.router.process import describe_exit
+from llm_router_mw.router.sleep_handlers import SleepHandlers
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.demand import residue
-from llm_router_mw.types import HOST, Device, InstanceKey, ModelInfo, Price, SleepLevel
+from llm_router_mw.types import HOST, Device, InstanceKey, ModelInfo, Price, SleepLevel, Step
 from llm_router_mw.wire import Load
 
 logger = logging.getLogger("llm_router_mw.router")
@@ -34,11 +36,17 @@ class Worker:
         self.progress = 0.0
         self.held: Mapping[str, int] | None = None
         """Bytes by pool, by its own account; None while it loads, wakes or falls asleep."""
+        self.handle: Handle | None = None
+        """What sleep handlers are given of it, once it has an engine."""
+        self.has_context = False
+        """Whether there is something that they might want to keep."""
         self.stopping = False
         self.exited = anyio.Event()
 
 
 Loaded = Callable[[InstanceKey, Worker], Awaitable[None]]
+Identify = Callable[[InstanceKey, Price | None], Awaitable[str]]
+"""Returns of what its saved states are states; empty if none are to be kept."""
 
 
 class Workers:
@@ -56,7 +64,10 @@ class Workers:
         devices: Callable[[], Sequence[Device]],
         gate: Gate | None,
         on_loaded: Loaded,
+        handlers: SleepHandlers,
+        identify: Identify,
         stop_timeout_seconds: float,
+        file_of: Callable[[str], str] = str,
     ) -> None:
         self._engine = engine
         self._tasks = tasks
@@ -70,7 +81,11 @@ class Workers:
         """Has the last word before a load whose needs are known; None lets all pass."""
         self._on_loaded = on_loaded
         """Learns from a load."""
+        self._handlers = handlers
+        self._identify = identify
         self._stop_timeout_seconds = stop_timeout_seconds
+        self._file_of = file_of
+        """Returns the file that a path stands for."""
         self._workers: dict[InstanceKey, Worker] = {}
 
     # What there is
@@ -139,7 +154,7 @@ class Workers:
         if worker is not None:
             worker.stopping = True
             if worker.engine is not None:
-                self._tasks.start_soon(self._end, worker.engine)
+                self._tasks.start_soon(self._stop, worker, worker.engine)
 
     def kill(self, key: InstanceKey, generation: int) -> None:
         """End a worker at once."""
@@ -163,7 +178,8 @@ class Workers:
         if self._gate is not None and worker.price is not None:
             hold = await self._gate.admit(worker.price)
             if hold is None and not worker.stopping:
-                self._deferred(key, worker)
+                self._forget(key, worker)
+                self._tell_deferred(key, worker)
                 return
         try:
             await self._live(key, worker, hold)
@@ -171,14 +187,15 @@ class Workers:
             if hold is not None:
                 hold.release()
 
-    def _deferred(self, key: InstanceKey, worker: Worker) -> None:
-        self._forget(key, worker)
+    def _tell_deferred(self, key: InstanceKey, worker: Worker) -> None:
         reason = "something else on the machine took its room; it goes on waiting"
         self._dispatch(events.Deferred(instance=key, generation=worker.generation, reason=reason))
 
     def _forget(self, key: InstanceKey, worker: Worker) -> None:
         if self._workers.get(key) is worker:
             del self._workers[key]
+        if worker.handle is not None:
+            self._handlers.left(worker.handle)
         worker.exited.set()
 
     async def _live(self, key: InstanceKey, worker: Worker, hold: Hold | None) -> None:
@@ -187,7 +204,7 @@ class Workers:
         try:
             worker.engine = await self._engine.create()
             if not worker.stopping:
-                await self._load(key, worker)
+                await self._load(key, worker, worker.engine)
                 if hold is not None:
                     hold.release()
                 # Not awaited: from here on its end must be seen as soon as it comes.
@@ -213,16 +230,19 @@ class Workers:
                 events.WorkerExited(instance=key, generation=worker.generation, reason=reason)
             )
 
-    async def _load(self, key: InstanceKey, worker: Worker) -> None:
-        assert worker.engine is not None
+    async def _load(self, key: InstanceKey, worker: Worker, engine: EngineInstance) -> None:
         began = self._clock()
+        identity = await self._identify(key, worker.price)
+        worker.handle = self._handlers.handle(key, engine, identity, lambda: worker.held or {})
         order = Load(
-            path=key.path,
+            path=self._file_of(key.path),
             options=key.options,
             chat_formats=self._chat_formats,
             placement=None if worker.price is None else worker.price.placement,
+            identity=worker.handle.identity,
         )
-        worker.info = await worker.engine.load(order, self._progress_of(key, worker))
+        worker.info = await engine.load(order, self._progress_of(key, worker))
+        await self._resume(worker, worker.handle)
         self._dispatch(
             events.Loaded(
                 instance=key,
@@ -238,8 +258,23 @@ class Workers:
         except Exception:  # what is not learned costs a little accuracy, no load
             logger.exception("%s: nothing was learned of its load", key)
 
+    async def _resume(self, worker: Worker, handle: Handle) -> None:
+        worker.has_context = True
+        await self._handlers.resume(handle)
+
+    async def _save(self, worker: Worker, level: Step) -> None:
+        """Let sleep handlers keep what they want, before it is gone."""
+        if worker.handle is not None and worker.has_context:
+            worker.has_context = False
+            await self._handlers.sleep(worker.handle, level)
+
+    async def _stop(self, worker: Worker, engine: EngineInstance) -> None:
+        await self._save(worker, "stop")
+        await self._end(engine)
+
     async def _sleep(self, key: InstanceKey, worker: Worker, level: SleepLevel) -> None:
         assert worker.engine is not None
+        await self._save(worker, level)
         worker.held = None
         try:
             report = await worker.engine.sleep(level)
@@ -262,10 +297,24 @@ class Workers:
         )
 
     async def _wake(self, key: InstanceKey, worker: Worker) -> None:
+        if self._gate is None or worker.price is None:
+            await self._load_again(key, worker)
+            return
+        hold = await self._gate.admit(worker.price, worker.held or {})
+        if hold is not None:
+            with hold:
+                if not worker.stopping:
+                    await self._load_again(key, worker)
+        elif not worker.stopping:
+            self._tell_deferred(key, worker)
+
+    async def _load_again(self, key: InstanceKey, worker: Worker) -> None:
         assert worker.engine is not None
         began = self._clock()
         worker.held = None
         try:
+            if worker.handle is not None and worker.handle.identity:
+                worker.handle.verify(await self._identify(key, worker.price))
             worker.info = await worker.engine.wake(self._progress_of(key, worker))
         except Exception as error:
             failed = error if isinstance(error, LLMRouterError) else None
@@ -273,6 +322,8 @@ class Workers:
             worker.stopping = True
             await self._end(worker.engine)
             return
+        if worker.handle is not None:
+            await self._resume(worker, worker.handle)
         self._dispatch(
             events.Woke(
                 instance=key,

@@ -23,6 +23,20 @@ class AskPrice(Struct, frozen=True):
     instance: InstanceKey
 
 
+class Download(Struct, frozen=True):
+    """Fetch the files of the instance; answer with ``Downloaded`` or ``DownloadFailed``."""
+
+    instance: InstanceKey
+    generation: int
+
+
+class CancelDownload(Struct, frozen=True):
+    """Stop fetching; what has come is kept."""
+
+    instance: InstanceKey
+    generation: int
+
+
 class Start(Struct, frozen=True):
     """Start a worker for the instance and load it; slot and memory are already reserved."""
 
@@ -66,6 +80,17 @@ class Kill(Struct, frozen=True):
     generation: int
 
 
+class Shed(Struct, frozen=True):
+    """Let a holder give memory back; it is not charged for it any more.
+
+    A load that begins after this waits until the memory is really free.
+    """
+
+    holder: str
+    pool: str
+    n_bytes: int
+
+
 class Grant(Struct, frozen=True):
     """The request has what it asked for: one lease per instance, in its order."""
 
@@ -104,5 +129,18 @@ class Announce(Struct, frozen=True, kw_only=True):
 
 
 Action = (
-    AskPrice | Start | Sleep | Wake | Stop | Kill | Grant | Reject | Revoke | SetTimer | Announce
+    AskPrice
+    | Download
+    | CancelDownload
+    | Start
+    | Sleep
+    | Wake
+    | Stop
+    | Kill
+    | Shed
+    | Grant
+    | Reject
+    | Revoke
+    | SetTimer
+    | Announce
 )

@@ -19,7 +19,7 @@ from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.victims import chosen
-from llm_router_mw.types import InstanceKey, InstanceState
+from llm_router_mw.types import InstanceKey, InstanceState, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,31 @@ class Admission:
         """Return whom to send away where more is charged than there is; all, if not enough."""
         most = self._most_of_all(with_busy=False)
         lacking = {
-            resource: min(-amount, most[resource] - amount)
+            resource: min(self._short(resource, -amount), most[resource] - amount)
             for resource, amount in self._soon.items()
             if amount < 0 and most[resource] > amount
         }
+        lacking = {resource: amount for resource, amount in lacking.items() if amount > 0}
         return self._victims(lacking, set(), True, busy_too=False) or [] if lacking else []
+
+    def _short(self, resource: str, overdraft: int) -> int:
+        """Return for how much of *overdraft* somebody has to go.
+
+        Limits do not apply to those of whom nobody could tell what they need: what they hold is
+        no reason as long as the margin is really free, or will be with those who leave.
+        """
+        staying = (*self._idle, *self._busy)
+        theirs = sum(
+            self._ledger.charge_of(each.key).get(resource, 0)
+            for each in staying
+            if each.price is None
+        )
+        reading = self._ledger.reading(resource)
+        if reading is None or not theirs:
+            return overdraft
+        leaving = self._soon[resource] - self._free[resource]
+        broken = max(0, reading.lacking_bytes - leaving)
+        return overdraft - min(theirs, max(0, overdraft - broken))
 
     def keeps(self, promise: Proposal) -> bool:
         """Hand out again what was promised to a ticket, if it still has to wait for just that."""
@@ -157,7 +177,7 @@ class Admission:
             return None
         choices = choices_of(instance, self._terms_of(instance), self._ledger)
         # One that is leaving must have gone before it can come back.
-        can_start = instance.state not in LEAVING
+        can_start = instance.state not in LEAVING and self._now >= instance.not_before_seconds
         for group in (choices.good, choices.poor):
             for option in group:
                 if can_start and fits(option.needs, self._free):
@@ -313,13 +333,19 @@ def _held_asleep(instance: Instance, ledger: Ledger) -> Amounts:
 def _options(
     instance: Instance, terms: Terms, ledger: Ledger, held: Amounts | None
 ) -> Iterator[Option]:
-    if held is not None:
-        needs = needs_of(instance, instance.price, terms, ledger)
-        more = {resource: amount - held.get(resource, 0) for resource, amount in needs.items()}
-        yield Option(instance.price, more, wakes=True)
-    for price in instance.prices or (None,):
-        if held is None or price != instance.price:
+    def besides(price: Price | None, held: Amounts) -> Amounts:
+        # What a sleeper holds is its own, if it goes to another place too.
+        needs = needs_of(instance, price, terms, ledger)
+        return {name: max(0, amount - held.get(name, 0)) for name, amount in needs.items()}
+
+    if held is None:
+        for price in instance.prices or (None,):
             yield Option(price, needs_of(instance, price, terms, ledger))
+        return
+    yield Option(instance.price, besides(instance.price, held), wakes=True)
+    for price in instance.prices or (None,):
+        if price != instance.price:
+            yield Option(price, besides(price, held))
 
 
 def fits(needs: Amounts, room: Mapping[str, int]) -> bool:

@@ -245,7 +245,9 @@ class Desk:
         if patient and self._is_on_its_way(ticket):
             self._late.add(request_id)
             return
-        self._reject(waiter, refusals.timed_out(waiter, self._limits).to_failure(), now)
+        wanted = [self._residents.known(key) for key in ticket.instances]
+        refusal = refusals.timed_out(waiter, wanted, self._limits, self._ledger)
+        self._reject(waiter, refusal.to_failure(), now)
 
     def refuse_late(self, now: float) -> None:
         """Refuse those whose time is over, and whose loading has come to nothing since."""

@@ -71,12 +71,29 @@ class Priced(Struct, frozen=True, kw_only=True):
 
     instance: InstanceKey
     prices: tuple[Price, ...]
+    is_missing: bool = False
+    """Whether its files must be downloaded before it can be loaded."""
 
 
 class PriceFailed(Struct, frozen=True, kw_only=True):
     """The instance cannot be priced, and so not be loaded."""
 
     instance: InstanceKey
+    failure: Failure
+
+
+class Downloaded(Struct, frozen=True, kw_only=True):
+    """The files of the instance are here."""
+
+    instance: InstanceKey
+    generation: int
+
+
+class DownloadFailed(Struct, frozen=True, kw_only=True):
+    """The files of the instance could not be fetched."""
+
+    instance: InstanceKey
+    generation: int
     failure: Failure
 
 
@@ -100,7 +117,10 @@ class LoadFailed(Struct, frozen=True, kw_only=True):
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
-    """The start was held back before it began: somebody else took the room; it goes on waiting."""
+    """A load or a wake was held back before it began: somebody else on the machine took the room.
+
+    It goes on waiting, and is no failure.
+    """
 
     instance: InstanceKey
     generation: int
@@ -140,6 +160,16 @@ class MemoryObserved(Struct, frozen=True, kw_only=True):
     instances: Mapping[InstanceKey, Mapping[str, int]] = {}
 
 
+class Held(Struct, frozen=True, kw_only=True):
+    """What something of ours takes that is no instance; replaces what was said before."""
+
+    holder: str
+    """Its name."""
+    bytes_by_pool: Mapping[str, int]
+    sheddable: bool = False
+    """Whether it gives memory back when a ``Shed`` asks for it."""
+
+
 class Catalogued(Struct, frozen=True, kw_only=True):
     """The models that exist now, and what was said about each."""
 
@@ -163,6 +193,8 @@ Event = (
     | Predicted
     | Priced
     | PriceFailed
+    | Downloaded
+    | DownloadFailed
     | Loaded
     | LoadFailed
     | Deferred
@@ -170,6 +202,7 @@ Event = (
     | Woke
     | WorkerExited
     | MemoryObserved
+    | Held
     | Catalogued
     | Tick
     | Shutdown

@@ -31,8 +31,16 @@ def instance_place(queue: Queue, residents: Residents, key: InstanceKey) -> Queu
 
 def _place(queue: Queue, residents: Residents, ticket: Ticket) -> QueuePlace:
     before = [each for each in queue.ahead_of(ticket) if not _is_on_its_way(each, residents)]
-    seconds = sum(_seconds(each, residents) for each in (*before, ticket))
+    first = (*before, ticket)
+    seconds = None
+    if not any(_is_missing(each, residents) for each in first):
+        seconds = sum(_seconds(each, residents) for each in first)
     return QueuePlace(position=len(before) + 1, expected_wait_seconds=seconds)
+
+
+def _is_missing(ticket: Ticket, residents: Residents) -> bool:
+    """Tell whether something has to be downloaded first: nobody knows how long that takes."""
+    return any(residents.known(key).is_missing for key in ticket.instances)
 
 
 def _is_on_its_way(ticket: Ticket, residents: Residents) -> bool:

@@ -58,6 +58,8 @@ class Instance:
     prices: tuple[Price, ...] | None = None
     """None as long as nobody has said them."""
     price_asked: bool = False
+    is_missing: bool = False
+    """Whether its files have yet to be downloaded, as far as is known."""
     price: Price | None = None
     """Where it is now; None where its memory is unknown."""
     surcharge: float = 1.0
@@ -66,9 +68,13 @@ class Instance:
     """Whether the last load was a second try, with more room."""
     waits_for: set[InstanceKey] = field(default_factory=set)
     """What must be gone before it is tried again."""
+    not_before_seconds: float = 0.0
+    """When it may be tried again after others took its room; until then its place is kept."""
 
     level: SleepLevel | None = None
     """How deep it sleeps, or is to sleep."""
+    held_asleep: Amounts = field(default_factory=dict)
+    """What it was charged with when it last slept."""
     next_step: Step = "stop"
     """What follows when it has drained."""
     drains_for: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from llm_router_mw.errors import (
     InvalidRequestError,
@@ -13,13 +13,13 @@ from llm_router_mw.errors import (
     QueueFullError,
     QueueTimeoutError,
 )
-from llm_router_mw.memory.allowance import MIB
-from llm_router_mw.memory.ledger import Amounts, Ledger
+from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import events
-from llm_router_mw.scheduler.demand import SLOTS, demand
+from llm_router_mw.scheduler.demand import demand
 from llm_router_mw.scheduler.instance import ASLEEP, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Waiter
+from llm_router_mw.scheduler.shortage import Shortage, by_device, in_words, lacking, total
 from llm_router_mw.types import InstanceState
 
 
@@ -57,17 +57,19 @@ def cooling_down(instance: Instance, model: str, now: float) -> LLMRouterError |
 
 
 def too_large(instance: Instance, model: str, ledger: Ledger) -> LLMRouterError | None:
-    """Refuse what would not fit if nothing else were loaded."""
+    """Refuse what would not fit if nothing else ran on the machine.
+
+    What other programs hold does not count: they may give it back, so it is worth waiting for.
+    """
     if not instance.prices or instance.state in ON_ITS_WAY or instance.state in ASLEEP:
         return None
-    short = [_short(demand(price, instance.terms), ledger) for price in instance.prices]
-    if not all(short):
+    least = _least_short(instance, ledger.most)
+    if not least:
         return None
-    least = min(short, key=lambda each: sum(needed - there for needed, there in each.values()))
     return ModelTooLargeError(
-        f"model {model} can never fit: {_in_words(least)} that other programs and the margin "
-        "leave; use a smaller model, context or margin",
-        devices=_by_device(least),
+        f"model {model} can never fit: {in_words(least)} that there are beside the margin; use a "
+        "smaller model, context or margin",
+        devices=by_device(least),
     )
 
 
@@ -91,34 +93,37 @@ def queue_full(instance: Instance, queue: Queue, limits: Limits) -> LLMRouterErr
     return None
 
 
-def timed_out(waiter: Waiter, limits: Limits) -> LLMRouterError:
-    """Refuse what has waited for too long."""
+def timed_out(
+    waiter: Waiter, wanted: Sequence[Instance], limits: Limits, ledger: Ledger
+) -> LLMRouterError:
+    """Refuse what has waited for too long for the instances *wanted*."""
     patience = waiter.until_seconds - waiter.since_seconds
+    if any(each.state is InstanceState.DOWNLOADING for each in wanted):
+        return QueueTimeoutError(
+            f"{', '.join(map(repr, waiter.models))} could not be downloaded within {patience:g} s; "
+            "the download goes on, ask again later",
+            retry_after_seconds=max(1.0, limits.max_wait_seconds),
+        )
+    short = next(filter(None, (_least_short(each, ledger.capacity) for each in wanted)), None)
+    why = (
+        f"{in_words(short)} that other programs and the margin leave"
+        if short
+        else "all instances are busy, pinned or held"
+    )
     return QueueTimeoutError(
-        f"no room for {', '.join(map(repr, waiter.models))} within {patience:g} s: all instances "
-        "are busy, pinned or held",
+        f"no room for {', '.join(map(repr, waiter.models))} within {patience:g} s: {why}",
         retry_after_seconds=max(1.0, limits.max_wait_seconds),
+        **({"devices": by_device(short)} if short else {}),
     )
 
 
-def _short(needs: Amounts, ledger: Ledger) -> dict[str, tuple[int, int]]:
-    """Return what there is too little of, with what is needed and what there is."""
-    return {
-        resource: (amount, ledger.capacity(resource))
-        for resource, amount in needs.items()
-        if resource != SLOTS and amount > ledger.capacity(resource)
-    }
+def _least_short(instance: Instance, there: Callable[[str], int]) -> Shortage | None:
+    """Return what *instance* lacks where it lacks least, though all else were gone.
 
-
-def _in_words(short: Mapping[str, tuple[int, int]]) -> str:
-    return "; ".join(
-        f"{resource} needs {needed / MIB:.0f} MiB of {max(0, there) / MIB:.0f} MiB"
-        for resource, (needed, there) in short.items()
-    )
-
-
-def _by_device(short: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
-    return {
-        resource: {"needed_bytes": needed, "available_bytes": max(0, there)}
-        for resource, (needed, there) in short.items()
-    }
+    None if it lacks nothing in some place, or if nobody knows what it needs. *there* says how much
+    there is of a resource.
+    """
+    short = [lacking(demand(price, instance.terms), there) for price in instance.prices or ()]
+    if not all(short):
+        return None
+    return min(short, key=total, default=None)

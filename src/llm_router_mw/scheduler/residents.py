@@ -147,6 +147,38 @@ class Residents:
         pools = (self._least or {}).items()
         return {SLOTS: 1, **{pool: size for pool, size in pools if size > 0}}
 
+    # From the hub
+
+    def download(self, instance: Instance) -> None:
+        """Have the files of *instance* fetched: it is charged with nothing for that."""
+        instance.generation += 1
+        self._become(instance, InstanceState.DOWNLOADING, "its files are fetched from the hub")
+        self._do(actions.Download(instance.key, instance.generation))
+
+    def downloading(self, key: InstanceKey, generation: int) -> Instance | None:
+        """Return the instance of *key* if its files come with the download *generation*."""
+        instance = self._known.get(key)
+        if instance is None or instance.state is not InstanceState.DOWNLOADING:
+            return None
+        return instance if instance.generation == generation else None
+
+    def downloaded(self, instance: Instance) -> None:
+        """Take the files of *instance* as here; what they say replaces what their headers said."""
+        instance.is_missing = False
+        instance.prices = None
+        instance.forget_failure()
+        self._become(instance, InstanceState.UNLOADED, "its files are here")
+
+    def download_failed(self, instance: Instance, failure: Failure, now: float) -> None:
+        """Note that the files of *instance* could not be fetched."""
+        instance.failed(failure, now)
+        self._become(instance, InstanceState.FAILED, failure.message, kind="load_failed")
+
+    def cancel_download(self, instance: Instance, reason: str) -> None:
+        """Let the files of *instance* be, as far as they have come."""
+        self._become(instance, InstanceState.UNLOADED, reason)
+        self._do(actions.CancelDownload(instance.key, instance.generation))
+
     # Up
 
     def start(self, instance: Instance, price: Price | None, models: set[str], reason: str) -> None:
@@ -170,8 +202,13 @@ class Residents:
         """Let *instance* load again in its own process, for *models* too."""
         instance.models |= models
         instance.agree(self._terms)
+        held = instance.held_asleep = self._ledger.charge_of(instance.key)
         needs = needs_of(instance, instance.price, instance.terms, self._ledger)
-        self._ledger.charge(instance.key, needs)
+        # Never less than its process holds already, whatever was thought.
+        self._ledger.charge(
+            instance.key,
+            {name: max(needs.get(name, 0), held.get(name, 0)) for name in {**held, **needs}},
+        )
         self._become(instance, InstanceState.WAKING, reason, data=self._arithmetic(instance))
         self._do(actions.Wake(instance.key, instance.generation))
 
@@ -234,6 +271,12 @@ class Residents:
         freed = self._in_words({name: n - after.get(name, 0) for name, n in before.items()})
         if freed:
             reason = f"{reason}, freed {freed}, keeps {self._in_words(after) or 'nothing'}"
+        self._become(instance, InstanceState.SLEEPING, reason)
+
+    def sleeps_on(self, instance: Instance, reason: str) -> None:
+        """Take *instance*, which was to wake, as asleep as it was before."""
+        instance.on_guess = False
+        self._ledger.charge(instance.key, instance.held_asleep)
         self._become(instance, InstanceState.SLEEPING, reason)
 
     def load_failed(self, instance: Instance, failure: Failure, now: float) -> None:

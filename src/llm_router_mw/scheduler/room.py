@@ -21,6 +21,10 @@ Promise = tuple[Ticket, Turn, Proposal]
 
 SETTLED = "settled"
 """Rings when an instance has been resident for long enough to be a victim."""
+DEFERRED = "deferred"
+"""Rings when an instance may be tried again whose room others had taken."""
+_PAUSE_SECONDS = 0.5
+"""After which that is: each try looks at the machine's memory, and others send no news."""
 _SURCHARGE = 1.25
 """What a load that ran out of memory is taken to need instead, the next time."""
 
@@ -107,7 +111,7 @@ class Room:
                 continue
             wanted = [self._residents.known(key) for key in ticket.instances]
             if not all(instance.state in ON_ITS_WAY for instance in wanted):
-                if any(instance.prices is None for instance in wanted):
+                if any(instance.prices is None or instance.is_missing for instance in wanted):
                     continue
                 proposals = walk.propose(ticket, wanted)
                 for proposal in proposals or ():
@@ -122,6 +126,7 @@ class Room:
             elif len(wanted) > 1:
                 walk.protect(ticket)
             is_simple &= len(wanted) == 1 and _has_one_choice(wanted[0])
+            is_simple &= now >= wanted[0].not_before_seconds
             if ticket.id in draining:
                 draining.discard(ticket.id)
                 if all(instance.state in ON_ITS_WAY for instance in wanted):
@@ -215,6 +220,11 @@ class Room:
             if instance.waits_for:
                 self._held_back[instance.key] = instance
 
+    def hold_back(self, instance: Instance, now: float) -> None:
+        """Let *instance* be tried again a little later, since others had taken its room."""
+        instance.not_before_seconds = now + _PAUSE_SECONDS
+        self._timers.ring((DEFERRED, instance.key), instance.not_before_seconds)
+
     def came_free(self, gone: Instance) -> None:
         """Note that the worker of *gone* has ended."""
         for key, instance in list(self._held_back.items()):
@@ -238,7 +248,7 @@ class Room:
             return
         if instance.prices is None:
             self._residents.ask_price(instance)
-        else:
+        elif not instance.is_missing:  # nothing is downloaded on a guess
             option = self._better(instance, self._residents.terms_with(instance, {model}))
             if option is not None and (option.wakes or instance.state in ABSENT):
                 reason = "will probably be asked for next, and there is room"
@@ -247,20 +257,23 @@ class Room:
 
     def _shed(self, now: float) -> None:
         """Send idle instances away where others have taken what they were given."""
-        if not self._ledger.is_overdrawn:
-            return
-        walk = Admission(
-            self._ledger,
-            tuple(self._residents),
-            self._policy,
-            now,
-            None,
-            self._terms_to_come,
-        )
-        for victim in walk.victims_of_shortage():
-            instance = self._residents.known(victim.instance)
-            reason = "evicted because there is no longer room for all"
-            self._residents.lower(instance, victim.step, reason, kind="evicted")
+        # Again, since without those to whom limits do not apply others may still be too many.
+        while self._ledger.is_overdrawn:
+            walk = Admission(
+                self._ledger,
+                tuple(self._residents),
+                self._policy,
+                now,
+                None,
+                self._terms_to_come,
+            )
+            victims = walk.victims_of_shortage()
+            for victim in victims:
+                instance = self._residents.known(victim.instance)
+                reason = "evicted because there is no longer room for all"
+                self._residents.lower(instance, victim.step, reason, kind="evicted")
+            if not victims:
+                return
 
     def is_poorly_placed(self, instance: Instance) -> bool:
         """Whether a better place than that of *instance* exists on a machine with more room."""

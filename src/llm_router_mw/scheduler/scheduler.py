@@ -30,7 +30,7 @@ from llm_router_mw.scheduler.demand import SLOTS, WORKERS, group_resource
 from llm_router_mw.scheduler.desk import Desk
 from llm_router_mw.scheduler.forecast import instance_place, request_place
 from llm_router_mw.scheduler.idleness import idle_step
-from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.instance import ABSENT, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
@@ -91,6 +91,8 @@ class Scheduler:
             events.Predicted: self._on_predicted,
             events.Priced: self._on_priced,
             events.PriceFailed: self._on_price_failed,
+            events.Downloaded: self._on_downloaded,
+            events.DownloadFailed: self._on_download_failed,
             events.Loaded: self._on_loaded,
             events.LoadFailed: self._on_load_failed,
             events.Deferred: self._on_deferred,
@@ -98,6 +100,7 @@ class Scheduler:
             events.Woke: self._on_woke,
             events.WorkerExited: self._on_worker_exited,
             events.MemoryObserved: self._on_memory_observed,
+            events.Held: self._on_held,
             events.Catalogued: self._on_catalogued,
             events.Tick: self._on_tick,
             events.Shutdown: self._on_shutdown,
@@ -142,6 +145,8 @@ class Scheduler:
             # Again only if somebody who drained is spared, since a ticket got its room elsewhere.
             self._look_for_room = False
             self._room.make(now)
+        # First: a load that begins in this step may need what is given back.
+        self._actions[:0] = [actions.Shed(*each) for each in self.ledger.shed()]
         self._set_timer()
         decided, self._actions = self._actions, []
         return decided
@@ -153,7 +158,10 @@ class Scheduler:
 
     def _on_request(self, event: events.Request, now: float) -> None:
         ticket = self._desk.request(event, now)
-        self._look_for_room |= ticket is not None and self._room.may_help(ticket)
+        if ticket is not None:
+            for key in ticket.instances:
+                self._fetch(self._residents.known(key))
+            self._look_for_room |= self._room.may_help(ticket)
 
     def _on_cancelled(self, event: events.Cancelled, now: float) -> None:
         self._desk.leave(event.id, now)
@@ -199,6 +207,9 @@ class Scheduler:
         if instance.has_worker and not instance.leases:
             self._watch_idle(instance)  # those who are left may be less patient
         self._look_for_room = True  # and in fewer groups
+        if instance.state is InstanceState.DOWNLOADING:
+            self._stop_download(instance, event.model, now)
+            return
         others = (instance.models | self._queue.names_for(instance.key)) - {event.model}
         if others or not instance.has_worker:
             return
@@ -212,6 +223,13 @@ class Scheduler:
         self._desk.reject_all_for(instance, error.to_failure(), now)
         if event.force:
             self._residents.kill(instance)
+
+    def _stop_download(self, instance: Instance, model: str, now: float) -> None:
+        if self._queue.names_for(instance.key) - {model}:
+            return
+        self._residents.cancel_download(instance, "its download was stopped by hand")
+        error = ModelUnloadedError(f"the download of model {model!r} was stopped")
+        self._desk.reject_all_for(instance, error.to_failure(), now)
 
     def _on_put_to_sleep(self, event: events.PutToSleep, now: float) -> None:
         instance = self._residents.get(event.instance)
@@ -232,9 +250,11 @@ class Scheduler:
 
     def _on_priced(self, event: events.Priced, now: float) -> None:
         instance = self._residents.known(event.instance)
+        instance.is_missing = event.is_missing
         if self._residents.priced(instance, event.prices):
             self._room.forget_end()
         self._desk.reject_too_large(instance, now)
+        self._fetch(instance)
         waiting = self._queue.of(instance.key)
         self._look_for_room |= not waiting or any(map(self._room.may_help, waiting))
 
@@ -242,6 +262,29 @@ class Scheduler:
         instance = self._residents.known(event.instance)
         instance.price_asked = False
         self._desk.reject_all_for(instance, event.failure, now)
+
+    def _fetch(self, instance: Instance) -> None:
+        """Have the files of *instance* fetched if somebody waits for it: it may fit.
+
+        The download goes on when they leave: it costs no memory, and may take longer than anybody
+        waits.
+        """
+        is_wanted = instance.state in ABSENT and self._queue.wants(instance.key)
+        if instance.is_missing and is_wanted and not self._closing:
+            self._residents.download(instance)
+
+    def _on_downloaded(self, event: events.Downloaded, now: float) -> None:
+        instance = self._residents.downloading(event.instance, event.generation)
+        if instance is not None:
+            self._residents.downloaded(instance)
+            if self._queue.wants(instance.key):
+                self._residents.ask_price(instance)
+
+    def _on_download_failed(self, event: events.DownloadFailed, now: float) -> None:
+        instance = self._residents.downloading(event.instance, event.generation)
+        if instance is not None:
+            self._residents.download_failed(instance, event.failure, now)
+            self._desk.reject_all_for(instance, event.failure, now)
 
     def _on_loaded(self, event: events.Loaded, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
@@ -281,8 +324,15 @@ class Scheduler:
 
     def _on_deferred(self, event: events.Deferred, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is not None and instance.state is InstanceState.LOADING:
+        if instance is None or instance.state not in _LOADING:
+            return
+        self._room.hold_back(instance, now)
+        if instance.state is InstanceState.LOADING:
             self._gone(instance, event.reason, now)
+            return
+        self._residents.sleeps_on(instance, event.reason)
+        self._watch_idle(instance)
+        self._look_for_room = True
 
     # Down
 
@@ -327,6 +377,10 @@ class Scheduler:
             if instance is not None and instance.state in _AT_REST:
                 self._residents.observe(instance, seen)
         self._look_for_room = True
+
+    def _on_held(self, event: events.Held, now: float) -> None:
+        self.ledger.hold(event.holder, event.bytes_by_pool, sheddable=event.sheddable)
+        self._look_for_room |= not self._queue.is_empty or self.ledger.is_overdrawn
 
     def _on_catalogued(self, event: events.Catalogued, now: float) -> None:
         self._residents.agree(event.terms)
@@ -389,3 +443,6 @@ class Scheduler:
             self._desk.revoke_all(instance, RouterNotRunningError("the router is closing"), now)
             if instance.state is not InstanceState.STOPPING:
                 self._residents.stop(instance, "the router is closing")
+        for instance in self._residents.all():
+            if instance.state is InstanceState.DOWNLOADING:
+                self._residents.cancel_download(instance, "the router is closing")

@@ -36,6 +36,12 @@ class FakeStream:
         self.open = anyio.Event()
         self.over = False
         self._on_finished = on_finished
+        self._usage = next((d.usage for d in deltas if isinstance(d, FinishDelta)), Usage())
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer was said to use, once it is over."""
+        return self._usage if self.over else Usage()
 
     def __aiter__(self) -> FakeStream:
         return self

@@ -59,8 +59,10 @@ from llm_router_mw.types.view import (
     RouterEvent,
     RouterView,
 )
+from llm_router_mw.types.wish import AS_USUAL, Wish, WishOptions
 
 __all__ = [
+    "AS_USUAL",
     "DEFAULT_SAMPLERS",
     "HOST",
     "BufferMemory",
@@ -115,5 +117,7 @@ __all__ = [
     "TokenProb",
     "TokenProbs",
     "Usage",
+    "Wish",
+    "WishOptions",
     "client_state",
 ]

@@ -23,6 +23,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return the tokens of both together."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
 
 class Timings(Struct, frozen=True, kw_only=True):
     """Seconds of prompt processing and of generation (llama-server's ``timings``)."""

@@ -106,9 +106,10 @@ class MeasuredMemory(Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...] = ()
     """The GPUs that the worker saw, in llama.cpp's order."""
     private_bytes: int = 0
-    """Anonymous memory of the process on the host; 0 is unknown."""
+    """Anonymous memory of the process on the host once its context is full; 0 is unknown."""
     peak_bytes: int = 0
-    """The most that was resident at once, pages of mapped files counted; 0 is unknown."""
+    """The most that was resident at once, pages of mapped files and those that a full context will
+    take counted; 0 is unknown."""
     note: str = ""
 
 
@@ -144,5 +145,18 @@ class PoolReading(Struct, frozen=True, kw_only=True):
     @property
     def capacity_bytes(self) -> int:
         """What may be charged to us in all."""
-        capacity = max(0, self.total_bytes - self.others_bytes - self.margin_bytes)
-        return capacity if self.limit_bytes is None else min(capacity, self.limit_bytes)
+        return self._limited(self.total_bytes - self.others_bytes - self.margin_bytes)
+
+    @property
+    def most_bytes(self) -> int:
+        """What could be charged to us if other programs gave back all that they hold."""
+        return self._limited(self.total_bytes - self.margin_bytes)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """How much of the margin is not free, whoever has taken it."""
+        return max(0, self.margin_bytes - self.free_bytes) if self.total_bytes else 0
+
+    def _limited(self, n_bytes: int) -> int:
+        usable = max(0, n_bytes)
+        return usable if self.limit_bytes is None else min(usable, self.limit_bytes)

@@ -80,6 +80,8 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Map the file instead of reading it."""
     use_mlock: bool = False
     """Keep the weights on the host in memory, never swapped out."""
+    touch_context: bool = False
+    """Whether the context takes all of its memory on the host at once, rather than as it fills."""
     pooling: Pooling = ""
     """Pooling of an embedding instance; empty means that the instance generates text."""
     chat_format: str = "template"
@@ -113,6 +115,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     evict_to: Step | None = None
     preload: bool | None = None
     """Whether it is loaded when the router starts."""
+    kv_cache: bool | None = None
+    """Whether its conversations are saved when its context is freed."""
 
 
 class Model(Struct, frozen=True, kw_only=True):

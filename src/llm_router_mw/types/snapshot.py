@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
+
+IDENTITY_SEPARATOR: Final = "#"
+"""Between the path of the model's file and the rest of an identity."""
 
 
 class SequenceInfo(Struct, frozen=True, kw_only=True):
@@ -34,6 +39,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     size_bytes: int
     created_at: float
     """Unix time."""
+
+    @property
+    def model_path(self) -> str:
+        """The model's file, links resolved."""
+        return self.identity.rpartition(IDENTITY_SEPARATOR)[0]
 
     def covers(self, other: Snapshot | SequenceInfo) -> bool:
         """Whether all of *other*, but for less than a block of tokens, is the beginning of this."""

@@ -16,6 +16,8 @@ class InstanceState(StrEnum):
     """Where an instance is in its life, as the scheduler sees it."""
 
     UNLOADED = "unloaded"
+    DOWNLOADING = "downloading"
+    """Its files come from the hub; that takes no memory."""
     LOADING = "loading"
     LOADED = "loaded"
     FALLING_ASLEEP = "falling_asleep"

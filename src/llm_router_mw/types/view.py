@@ -19,7 +19,9 @@ class QueuePlace(Struct, frozen=True, kw_only=True):
     expected_wait_seconds: float | None = None
     """From now on; None where nothing is known to tell by."""
     progress: float | None = None
-    """Fraction of the load of its model that is done, while it loads or wakes."""
+    """Fraction of the load of its model that is done, while it loads or wakes, or of its
+    download."""
+    is_downloading: bool = False
 
 
 class RouterView(Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class ModelView(Struct, frozen=True, kw_only=True):
     waiting: int = 0
     """Requests queued for the instance."""
     progress: float | None = None
-    """Fraction of the load that is done, while loading."""
+    """Fraction of the load that is done, while loading; or of the download."""
     error: str | None = None
     """Why the last load failed or the file cannot be used."""
     info: ModelInfo | None = None
@@ -68,7 +70,15 @@ class ModelView(Struct, frozen=True, kw_only=True):
 
 
 EventKind = Literal[
-    "snapshot", "status", "progress", "queued", "refused", "evicted", "worker_died", "load_failed"
+    "snapshot",
+    "status",
+    "progress",
+    "queued",
+    "refused",
+    "evicted",
+    "worker_died",
+    "load_failed",
+    "handler_failed",
 ]
 
 

@@ -10,10 +10,10 @@ from llm_router_mw import wire
 from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.engine import Engine
 from llm_router_mw.engine.model import LoadAbortedError
-from llm_router_mw.errors import LLMRouterError, WireError
-from llm_router_mw.types import SleepLevel
+from llm_router_mw.errors import LLMRouterError, SnapshotError, WireError
+from llm_router_mw.types import SequenceInfo, SleepLevel
 from llm_router_mw.worker.channel import Channel
-from llm_router_mw.worker.inbox import Inbox, Message, Prepared
+from llm_router_mw.worker.inbox import Inbox, Message, Prepared, Then
 from llm_router_mw.worker.memory import give_back, private_bytes
 from llm_router_mw.worker.visible import visibility
 
@@ -29,8 +29,12 @@ class Child:
     def __init__(self, channel: Channel, inbox: Inbox) -> None:
         self._channel = channel
         self._inbox = inbox
-        aside = Aside(lambda request_id, result: inbox.put(Prepared(request_id, result)))
-        self._engine = Engine(lambda deltas: self._send(wire.Step(deltas)), aside)
+        self._engine = Engine(
+            lambda deltas: self._send(wire.Step(deltas)),
+            Aside(lambda request_id, result: inbox.put(Prepared(request_id, result))),
+            tell=self._send,
+            helper=Aside(lambda job, then: inbox.put(Then(then))),
+        )
         self._reported_at = 0.0
         self._sent_at = 0.0
         self._falling_asleep: SleepLevel | None = None
@@ -85,7 +89,12 @@ class Child:
         os.environ.update(visibility(load.placement) | load.environ)
         self._report(0.0)
         info = self._engine.load(
-            load.path, load.options, load.chat_formats, self._on_progress, load.placement
+            load.path,
+            load.options,
+            load.chat_formats,
+            self._on_progress,
+            load.placement,
+            load.identity,
         )
         self._report(1.0)
         self._send(wire.Loaded(info))
@@ -139,12 +148,39 @@ class Child:
                 self._engine.cancel(request_id)
             case Prepared(request_id, result):
                 self._engine.prepared(request_id, result)
+            case Then(call):
+                call()
+            case wire.ListSequences():
+                self._send(wire.Sequences(self._sequences()))
+            case wire.SaveSequence(sequence, path):
+                self._save(sequence, path)
+            case wire.OfferSnapshots(snapshots, spares):
+                self._engine.offers.offer(snapshots, spares)
+            case wire.WithdrawSnapshots(paths):
+                self._engine.offers.withdraw(paths)
             case wire.Sleep(level):
                 self._fall_asleep(level)
             case wire.Wake():
                 self._wake()
             case _:
                 raise WireError(f"a loaded worker does not expect {type(message).__name__}")
+
+    def _sequences(self) -> list[SequenceInfo]:
+        snapshots = self._engine.snapshots
+        return snapshots.infos() if snapshots is not None else []
+
+    def _save(self, sequence: int, path: str) -> None:
+        snapshots = self._engine.snapshots
+        try:
+            if snapshots is None:
+                raise SnapshotError(
+                    "a model that sleeps, or keeps no conversations, was to save one"
+                )
+            saved = snapshots.save(sequence, path)
+        except SnapshotError as error:
+            self._send(wire.SaveFailed(path, error.to_failure()))
+        else:
+            self._send(wire.SequenceSaved(saved))
 
     def _fall_asleep(self, level: SleepLevel) -> None:
         try:

@@ -7,6 +7,8 @@ import sys
 
 import msgspec
 
+from llm_router_mw.engine.bare import import_bindings_only
+
 _STDOUT, _STDERR = 1, 2
 
 
@@ -15,6 +17,7 @@ def main() -> int:
     # Drivers print what they like; the answer must stand alone.
     answer = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)
+    import_bindings_only()
     from llm_router_mw.engine.backends import devices
 
     with open(answer, "wb") as file:

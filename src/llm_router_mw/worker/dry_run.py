@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from llm_router_mw.engine.bare import import_bindings_only
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.memory.dry_run_order import DryRunAnswer, DryRunOrder
 from llm_router_mw.worker.visible import visibility
@@ -28,6 +29,7 @@ def main() -> int:
     # llama.cpp and drivers print what they like; the answers must stand alone.
     answers = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)
+    import_bindings_only()
     for line in sys.stdin.buffer:
         answer = msgspec.json.encode(_answer(msgspec.json.decode(line, type=DryRunOrder)))
         os.write(answers, answer + b"\n")

@@ -27,7 +27,13 @@ class Prepared(NamedTuple):
     result: Any
 
 
-Message = wire.ToWorker | Prepared
+class Then(NamedTuple):
+    """Something that was begun aside, and is to be finished in the engine's thread."""
+
+    call: Callable[[], None]
+
+
+Message = wire.ToWorker | Prepared | Then
 
 
 class Inbox:

@@ -1,0 +1,87 @@
+"""A directory in memory that ends with its router, however that ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from llm_router_mw.errors import SnapshotError
+from llm_router_mw.kv_store.folder import Folder
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, which has no shared memory to be seen as files either
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("llm_router_mw.kv_store")
+
+SHARED_MEMORY = "/dev/shm"
+_LOCK_SUFFIX = ".lock"
+
+
+class RamFolder:
+    """A :class:`Folder` in shared memory. Who holds its lock lives; others' leftovers are removed.
+
+    A system without shared memory as files has no such folder.
+    """
+
+    def __init__(self, root: str | Path = SHARED_MEMORY) -> None:
+        self._root = Path(root)
+        self._lock: int | None = None
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        user = os.geteuid() if hasattr(os, "geteuid") else 0
+        self._ours = self._root / f"llm-router-mw-{user}"
+        self.folder = Folder(self._ours / self._name)
+
+    def open(self) -> None:
+        """Make the directory, and remove those of routers that are gone.
+
+        Raises:
+            SnapshotError: there is no shared memory, or somebody has taken the place.
+        """
+        if fcntl is None or not self._root.is_dir():
+            raise SnapshotError(f"there is no shared memory at {self._root}")
+        Folder(self._ours).prepare()
+        for lock in sorted(self._ours.glob(f"*{_LOCK_SUFFIX}")):
+            self._clean(lock)
+        self._lock = self._locked(self._ours / f"{self._name}{_LOCK_SUFFIX}")
+        if self._lock is None:  # somebody cleaned in the moment between its making and its lock
+            raise SnapshotError(f"{self._ours} could not be locked")
+        self.folder.prepare()
+
+    def close(self) -> None:
+        """Remove the directory with all that is in it."""
+        if self._lock is not None:
+            self._remove(self._ours / f"{self._name}{_LOCK_SUFFIX}", self._lock)
+            self._lock = None
+
+    def _clean(self, lock: Path) -> None:
+        descriptor = self._locked(lock)
+        if descriptor is not None:
+            self._remove(lock, descriptor)
+
+    def _remove(self, lock: Path, descriptor: int) -> None:
+        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        with suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+    def _locked(self, path: Path) -> int | None:
+        """Return the locked file *path*; None if a living router has it."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except OSError:
+            pass
+        os.close(descriptor)
+        return None

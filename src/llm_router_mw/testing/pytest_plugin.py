@@ -46,6 +46,6 @@ def make_llm_router(tmp_path: Path, llm_router_engine: FakeEngine) -> Callable[.
     from llm_router_mw.testing import make_router
 
     def make(*plugins: object, **options: Any) -> Router:
-        return make_router(tmp_path, *plugins, engine=llm_router_engine, **options)
+        return make_router(tmp_path, *plugins, fake_engine=llm_router_engine, **options)
 
     return make

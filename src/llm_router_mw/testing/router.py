@@ -66,7 +66,7 @@ def make_router(
     folder: Path,
     *plugins: object,
     models: Sequence[str] = ("a", "b", "c"),
-    engine: FakeEngine | None = None,
+    fake_engine: FakeEngine | None = None,
     **options: Any,
 ) -> Router:
     """Return a router, not yet entered, with pretended models that echo what they are asked.
@@ -75,11 +75,11 @@ def make_router(
         folder: where their files are written.
         plugins: what is tried.
         models: ids of the models.
-        engine: tells what was loaded, and how that shall go; None is one that never fails.
+        fake_engine: tells what was loaded, and how that shall go; None is one that never fails.
         options: of the router. It has no memory margin unless they say so.
     """
     fake = FakePlugin(folder, models)
-    if engine is not None:
-        fake.engine = engine
+    if fake_engine is not None:
+        fake.engine = fake_engine
     usual = {"engine": "fake", "models_memory_margin": 0, "observations_dir": str(folder)}
     return Router(plugins=[fake, *plugins], **{**usual, **options})

@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_router_mw import config
-from llm_router_mw.config import Group, ModelEntry, RouterConfig, parse_config
+from llm_router_mw.config import Group, ModelEntry, RouterConfig, parse_config, plugin_options
 from llm_router_mw.errors import ConfigError
 from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings
 
@@ -25,6 +26,7 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "engine": "inline",
     "allow_plugins": ("one", "two"),
     "block_plugins": ("three",),
+    "plugin_options": {"quota": {"tokens_per_day": 5}},
     "strict_plugins": True,
     "eviction_policy": "largest-first",
     "spare_worker": False,
@@ -418,3 +420,22 @@ def test_relative_paths_of_adapters_begin_at_the_working_directory() -> None:
 def test_what_is_no_adapter_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"model 'a'.*lora"):
         parse_config(models={"a": {"path": "a.gguf", "lora": given}})
+
+
+class Budget(msgspec.Struct, forbid_unknown_fields=True):
+    """Options of a plugin."""
+
+    tokens: int = 10
+
+
+def test_a_plugin_reads_its_own_options() -> None:
+    config = parse_config(plugin_options={"budget": {"tokens": 5}, "other": {"x": 1}})
+    assert plugin_options(config, "budget", Budget).tokens == 5
+    assert plugin_options(config, "third", Budget).tokens == 10
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": "many"}, {"coins": 1}])
+def test_a_wrong_option_of_a_plugin_is_named_with_the_plugin(wrong: dict[str, object]) -> None:
+    config = parse_config(plugin_options={"budget": wrong})
+    with pytest.raises(ConfigError, match=r"plugin_options of 'budget': .*(tokens|coins)"):
+        plugin_options(config, "budget", Budget)

@@ -65,6 +65,8 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     """Installed plugins that are used, by their name or their distribution's; None is all."""
     block_plugins: tuple[str, ...] = ()
     """Installed plugins that are not used."""
+    plugin_options: dict[str, dict[str, Any]] = {}
+    """Options of plugins, by the names that they document."""
     strict_plugins: bool = False
     """Refuse to start with an installed plugin that is broken, rather than leave it out."""
     eviction_policy: str = "lru"
@@ -209,6 +211,15 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     _check_idle_times(config, "option")
     _check_devices(config)
     return msgspec.structs.replace(config, models=entries, load=_load_options(defaults))
+
+
+def plugin_options(config: RouterConfig, plugin: str, kind: type[StructT]) -> StructT:
+    """Return what *config* says to *plugin*, checked: for plugins that have options.
+
+    Raises:
+        ConfigError: an option is unknown (where *kind* forbids that) or of the wrong type.
+    """
+    return _convert(config.plugin_options.get(plugin, {}), kind, f"plugin_options of {plugin!r}")
 
 
 def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from llm_router_mw.cli.values import adapters, split
+from llm_router_mw.cli.values import adapters, plugin_options, split
 
 
 @pytest.fixture
@@ -53,3 +53,17 @@ def test_a_missing_file_is_named(files: list[str], scaled: list[str]) -> None:
     with pytest.raises(click.ClickException, match="'gone' does not exist") as caught:
         adapters(files, scaled)
     assert "--lora" in caught.value.message
+
+
+def test_options_of_plugins_are_json_or_text() -> None:
+    given = ["quota.tokens=5", "quota.file=/a=b", 'other.keys=["x"]', "other.on=true"]
+    assert plugin_options(given) == {
+        "quota": {"tokens": 5, "file": "/a=b"},
+        "other": {"keys": ["x"], "on": True},
+    }
+
+
+@pytest.mark.parametrize("value", ["quota", "quota.tokens", "tokens=5", ".tokens=5", "quota.=5"])
+def test_an_option_of_a_plugin_names_it(value: str) -> None:
+    with pytest.raises(click.UsageError, match=r"is not 'NAME\.OPTION=VALUE'"):
+        plugin_options([value])

@@ -15,7 +15,7 @@ from llm_router_mw.cli.access import is_loopback, local_programs, nobody
 from llm_router_mw.cli.load_flags import load_flags
 from llm_router_mw.cli.memory_flags import memory_flags
 from llm_router_mw.cli.scheduling_flags import scheduling_flags
-from llm_router_mw.cli.values import adapters, split
+from llm_router_mw.cli.values import adapters, plugin_options, split
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router import Router
 
@@ -99,6 +99,13 @@ logger = logging.getLogger("llm_router_mw.cli")
     metavar="MODULE",
     help="Use this plugin too; repeatable. Installed ones are used anyway.",
 )
+@click.option(
+    "--plugin-option",
+    "given_plugin_options",
+    multiple=True,
+    metavar="NAME.OPTION=VALUE",
+    help="Tell a plugin something; repeatable.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log each request, and details.")
 def serve(
     *,
@@ -114,6 +121,7 @@ def serve(
     admin_keys: tuple[str, ...],
     stop_timeout: int,
     plugins: tuple[str, ...],
+    given_plugin_options: tuple[str, ...],
     verbose: bool,
     **options: Any,
 ) -> None:
@@ -133,6 +141,7 @@ def serve(
         # to stop and its termination is killed when the other half is over.
         stop_timeout_seconds=stop_timeout / 4,
         plugins=plugins,
+        plugin_options=plugin_options(given_plugin_options),
         **options,
     )
     bound = server.bind(host, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,29 @@ def adapters(files: Iterable[str], scaled: Iterable[str]) -> list[dict[str, Any]
             raise click.UsageError(f"--lora-scaled {value!r} has no scale; write FILE:SCALE")
         found.append(_adapter(file, scale, "--lora-scaled"))
     return found
+
+
+def plugin_options(values: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the option ``plugin_options`` for *values* (``PLUGIN.OPTION=VALUE``).
+
+    Raises:
+        click.UsageError: a value has another form.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for value in values:
+        path, equals, text = value.partition("=")
+        plugin, dot, option = path.partition(".")
+        if not (equals and dot and plugin and option):
+            raise click.UsageError(f"--plugin-option {value!r} is not 'NAME.OPTION=VALUE'")
+        found.setdefault(plugin, {})[option] = _json_or_text(text)
+    return found
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _adapter(file: str, scale: str, option: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from llm_router_mw import hookspecs
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import PluginConflictError, PluginLoadError
+from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.router.plugins import Answer, Plugins
 from tests.support.entry_points import entry_point, install
@@ -108,6 +108,19 @@ def test_the_same_plugin_twice_is_an_error_and_two_of_one_class_are_none() -> No
 def test_a_raising_hook_is_named_with_its_plugin() -> None:
     with pytest.raises(PluginLoadError, match=r"'Raising': .*chat_formats failed: 'my bug'"):
         answers(Raising())
+
+
+def test_wrong_options_of_a_plugin_are_an_error_also_of_an_installed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unhappy(Formats):
+        @hookimpl
+        def llm_router_register_chat_formats(self, config: RouterConfig) -> dict[str, str]:
+            raise ConfigError("no such budget")
+
+    install(monkeypatch, entry_point("unhappy", Unhappy("x")))
+    with pytest.raises(ConfigError, match="no such budget"):
+        answers()
 
 
 def test_a_broken_installed_plugin_is_named_and_left_out(

@@ -18,7 +18,7 @@ import pluggy
 
 from llm_router_mw import hookspecs
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import PluginConflictError, PluginLoadError
+from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
 
 logger = logging.getLogger("llm_router_mw.plugins")
 
@@ -38,6 +38,7 @@ DEFAULT_PLUGINS = (
     "llm_router_mw.default_plugins.device_probes",
     "llm_router_mw.default_plugins.estimators",
     "llm_router_mw.default_plugins.placement",
+    "llm_router_mw.default_plugins.kv_store",
 )
 """Our own parts register as anybody's do; first, so that others come before them."""
 
@@ -75,10 +76,13 @@ class Implementation:
         """Call it with those of *arguments* that it takes; a plugin may leave some out.
 
         Raises:
-            PluginLoadError: it raised.
+            ConfigError: the plugin's options are wrong.
+            PluginLoadError: it raised something else.
         """
         try:
             return self.function(*(arguments[name] for name in self.argument_names))
+        except ConfigError:
+            raise  # what the user told the plugin is wrong: nothing that could be done without
         except Exception as error:
             raise PluginLoadError(
                 f"plugin {self.plugin.title!r}: {self.hook} failed: {error}"

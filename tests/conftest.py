@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import llm_router_mw
+from tests.support.fake_hub import FakeHub
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +24,14 @@ def folders_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 def demo_models() -> Path:
     """The directory of the two models that ship inside the package."""
     return Path(llm_router_mw.__file__).parent / "demo_models"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with nothing in it, and an empty cache, for all who go by the environment."""
+    with FakeHub().running() as running:
+        for name in ("LLAMA_CACHE", "MODEL_ENDPOINT", "HF_TOKEN", "LLAMA_ARG_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        yield running

@@ -54,6 +54,8 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "require_estimate": True,
     "charge_mmap": False,
     "observations_dir": "seen",
+    "hf_token": "hf_secret",
+    "offline": True,
     "placement_policy": "host-only",
     "prefer": "coexist",
     "client_stall_seconds": 3.5,
@@ -225,12 +227,34 @@ def test_a_model_may_have_names_tags_and_options_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ({"hf_repo": "o/n"}, "hf://o/n"),
+        ({"hf_repo": "o/n:q4_k_m"}, "hf://o/n:Q4_K_M"),
+        ({"hf_repo": "o/n:Q8_0", "hf_file": "x/y.gguf"}, "hf://o/n/x/y.gguf"),
+        ({"path": "hf://o/n:Q8_0"}, "hf://o/n:Q8_0"),
+        ("hf://o/n", "hf://o/n"),
+    ],
+)
+def test_a_model_may_be_taken_from_the_hub(said: Any, path: str) -> None:
+    (entry,) = parse_config(models={"a": said}).models
+    assert entry == ModelEntry(id="a", path=path)
+
+
+@pytest.mark.parametrize(
     ("models", "message"),
     [
         (["a.gguf"], "models must map names to paths or to dicts with a 'path'"),
         (None, "models must map names to paths"),
         ({"a": 5}, "model 'a' needs a path, or a dict with a 'path'"),
         ({"a": {"n_ctx": 5}}, "model 'a' needs a path, or a dict with a 'path'"),
+        ({"a": {"hf_repo": 5}}, "model 'a': hf_repo and hf_file must be text"),
+        ({"a": {"hf_repo": "o/n", "hf_file": 5}}, "model 'a': hf_repo and hf_file must be text"),
+        ({"a": {"hf_repo": "name"}}, "model 'a': hf_repo 'name' is not a repository"),
+        ({"a": {"hf_repo": "o/n", "hf_file": "x"}}, "model 'a': hf_file 'x' is not the path of"),
+        ({"a": {"hf_repo": "o/n", "path": "x"}}, "model 'a': it has a path and an hf_repo"),
+        ({"a": {"path": "x", "hf_file": "x"}}, "model 'a': it has an hf_file and no hf_repo"),
+        ({"a": "hf://name"}, "model 'a': hf_repo 'name/' is not a repository"),
         ({"a": {"path": 5}}, r"model 'a': Expected `str`, got `int` - at `\$.path`"),
         ({5: "a.gguf"}, r"model 5: Expected `str`, got `int` - at `\$.id`"),
         ({"a": {"path": "x", "aliases": "b"}}, r"model 'a': Expected `array`, .* `\$.aliases`"),

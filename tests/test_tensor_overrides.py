@@ -7,7 +7,7 @@ import re
 import pytest
 
 from llm_router_mw.tensor_overrides import tensor_overrides
-from llm_router_mw.types import LoadOptions
+from llm_router_mw.types import LoadOptions, Placement
 
 EXPERTS = ["blk.0.ffn_up_exps.weight", "blk.12.ffn_gate_up_exps.weight", "blk.3.ffn_up_chexps.bias"]
 OTHERS = ["blk.0.ffn_up.weight", "blk.0.ffn_up_shexp.weight", "blk.0.ffn_gate_inp.weight"]
@@ -44,3 +44,9 @@ def test_experts_of_the_first_layers() -> None:
         if any(re.search(pattern, f"blk.{layer}.ffn_up_exps.weight") for pattern, _ in overrides)
     ]
     assert found == [0, 1]
+
+
+def test_a_placement_may_move_the_experts_of_more_layers() -> None:
+    two = tensor_overrides(LoadOptions(n_cpu_moe=2))
+    assert tensor_overrides(LoadOptions(), Placement(n_cpu_moe=2)) == two
+    assert tensor_overrides(LoadOptions(n_cpu_moe=2), Placement(n_cpu_moe=1)) == two

@@ -128,6 +128,8 @@ async def test_a_full_queue_refuses_before_any_stream_begins(tmp_path: Path) -> 
         await told(first, b": queued")
         second = await served.ask("c", stream=True)
     assert (second.status, second.error["code"]) == (429, "queue_full")
+    assert second.headers["x-llm-router-queue-position"] == "2"
+    assert int(second.headers["x-llm-router-expected-wait"]) >= 1
     assert int(second.headers["retry-after"]) >= 1
     assert first.events[-1] == "[DONE]"
 

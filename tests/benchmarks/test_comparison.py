@@ -19,8 +19,10 @@ from benchmarks.scenarios.first_token import first_token
 from benchmarks.scenarios.long_prompt import long_prompt
 from benchmarks.scenarios.shared_prompt import shared_prompt
 from benchmarks.scenarios.suite import engine_scenarios
+from benchmarks.scenarios.swapping import swapping
 from benchmarks.scenarios.throughput import throughput
 from benchmarks.scenarios.two_models import two_models
+from benchmarks.scenarios.waking import asleep, waking
 from benchmarks.servers import PeerSide, Server, ServerError, Side
 from benchmarks.settings import Settings
 
@@ -152,6 +154,9 @@ def test_unequal_work_is_noted() -> None:
         (long_prompt(300), 1),
         (embeddings(3, 1), 0),
         (conversation(2, 2, 5), 20),
+        (waking(512, 2, rest_seconds=0.0, target=2.0), 4),
+        (swapping(512, 1, rest_seconds=0.0, target=None), 4),
+        (asleep("full", 20, limit_mib=None), 2),
         (two_models(2, 2, 3), 12),
     ],
     ids=lambda value: value.name if isinstance(value, Scenario) else "",

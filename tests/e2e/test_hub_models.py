@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from llm_router_mw.errors import (
 from llm_router_mw.types import InstanceState
 from tests.support.answers import chat_body
 from tests.support.fake_hub import FakeHub
-from tests.support.memory_pool import MARGIN_MIB, POOL_UNITS, UNIT, Pool, pooled_router
+from tests.support.memory_pool import MARGIN_MIB, POOL_UNITS, UNIT, Pool
 from tests.support.real_router import JumpingClock, Story, reached, real_router, say, state, view
 from tests.support.served import served
 from tests.support.tiny_models import write_tiny_llama
@@ -41,15 +40,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def hub(tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(hub: FakeHub, tiny: bytes) -> FakeHub:
     """A hub with one model, and an empty cache."""
-    with FakeHub().running() as running:
-        for name in ("LLAMA_CACHE", "MODEL_ENDPOINT", "HF_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_ENDPOINT", running.address)
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-        running.add(REPO, NAME, tiny)
-        yield running
+    hub.add(REPO, NAME, tiny)
+    return hub
 
 
 @pytest.mark.asyncio
@@ -103,19 +97,22 @@ async def test_many_requests_cause_one_download(hub: FakeHub) -> None:
 
 
 @pytest.mark.asyncio
-async def test_others_are_served_while_one_is_downloaded(
+async def test_others_are_served_until_it_is_here_and_only_then_make_room(
     hub: FakeHub, tiny: bytes, letters: Path
 ) -> None:
     hub.hold_at = len(tiny) // 2
     models = {**MODELS, "a": str(letters / "a.gguf")}
-    async with real_router(models=models, models_max=1) as router:
+    story = Story()
+    async with real_router(story, models=models, models_max=1) as router:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(say, router, "tiny")
             await reached(router, "tiny", DOWNLOADING)
             await say(router, "a")
             assert state(router, "tiny") is DOWNLOADING
+            assert story.evicted() == []
             hub.go_on.set()
         assert state(router, "tiny") is LOADED
+        assert story.evicted() == ["a"]
 
 
 def test_what_can_never_fit_is_refused_before_it_is_downloaded(
@@ -135,26 +132,6 @@ def test_what_can_never_fit_is_refused_before_it_is_downloaded(
         assert server.view("huge").status == "unloaded"
     assert hub.count("cdn") == 1
     assert hub.sent_bytes <= 1024**2 < huge.stat().st_size
-
-
-@pytest.mark.asyncio
-async def test_room_is_made_only_once_it_is_here(
-    hub: FakeHub, sized_models: dict[str, dict[str, str]]
-) -> None:
-    giant = Path(sized_models["giant"]["path"])
-    size = hub.add("owner/giant", "giant-Q8_0.gguf", await anyio.Path(giant).read_bytes()).size
-    hub.hold_at = size // 2
-    models = {"giant": {"hf_repo": "owner/giant"}, "medium": sized_models["medium"]}
-    story = Story()
-    async with pooled_router(Pool(), story, models=models) as router:
-        await say(router, "medium")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(say, router, "giant")
-            await until(lambda: (view(router, "giant").progress or 0) > 0.4)
-            assert state(router, "medium") is LOADED
-            hub.go_on.set()
-        assert story.evicted() == ["medium"]
-        assert state(router, "giant") is LOADED
 
 
 # Trouble

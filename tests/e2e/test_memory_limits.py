@@ -13,9 +13,17 @@ from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Estimator
 from llm_router_mw.types import HOST, InstanceState
 from tests.support.answers import ask, chat_body
-from tests.support.memory_pool import MARGIN_MIB, POOL_UNITS, UNIT, Pool, pooled_router
-from tests.support.real_router import Story, reached, say, talk
+from tests.support.memory_pool import (
+    MARGIN_MIB,
+    MARGIN_UNITS,
+    POOL_UNITS,
+    UNIT,
+    Pool,
+    pooled_router,
+)
+from tests.support.real_router import LONG_SECONDS, Story, reached, say, state, view
 from tests.support.served import served
+from tests.support.waiting import until
 
 Models = dict[str, dict[str, str]]
 
@@ -62,12 +70,16 @@ class TestWithoutAnEstimate:
     async def test_limits_do_not_apply_and_a_warning_says_so(
         self, sized_models: Models, caplog: pytest.LogCaptureFixture
     ) -> None:
-        story, models = Story(), {"giant": sized_models["giant"]}
+        story, pool, models = Story(), Pool(units=60), {"giant": sized_models["giant"]}
         with caplog.at_level(logging.WARNING):
-            async with pooled_router(Pool(units=60), story, models=models) as router:
-                async with router.acquire("giant") as lease:
-                    await talk(lease)
-                # What it turned out to hold counts, as soon as nobody is hurt by that.
+            async with pooled_router(pool, story, models=models) as router:
+                await say(router, "giant")
+                assert view(router, "giant").memory[HOST] > pool.total_bytes
+                # Its pages are mapped: the margin is free, whatever they add up to.
+                seen = pool.looks
+                await until(lambda: pool.looks > seen + 2, LONG_SECONDS)
+                assert state(router, "giant") is InstanceState.LOADED
+                pool.eaten_bytes = (60 - MARGIN_UNITS) * UNIT
                 await reached(router, "giant", InstanceState.UNLOADED)
                 assert story.evicted() == ["giant"]
         assert "giant: nobody can tell how much memory it needs; limits do not apply" in caplog.text

@@ -81,3 +81,82 @@ async def test_a_load_that_is_held_back_goes_on_when_the_others_reservation_ends
                 assert story.count(InstanceState.LOADED) == 0
                 reservation.release()
         assert state(router, "medium") is InstanceState.LOADED
+
+
+async def test_a_wake_is_held_back_too_and_sleeps_on_meanwhile(sized_models: Models) -> None:
+    story = Story()
+    another_router = MachineLock()
+    async with pooled_router(Pool(), story, models={"medium": sized_models["medium"]}) as router:
+        await say(router, "medium")
+        await router.sleep("medium")
+        asleep = view(router, "medium").memory[HOST]
+        reservation = another_router.try_hold([HOST])
+        assert reservation is not None
+        with reservation:
+            reservation.reserve({HOST: 100 * UNIT})
+            reservation.unlock()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(say, router, "medium")
+                await until(lambda: held_back(story) >= 2, LONG_SECONDS)
+                assert story.happened_in_order(
+                    ("medium", InstanceState.SLEEPING), ("medium", InstanceState.WAKING)
+                )
+                await until(
+                    lambda: state(router, "medium") is InstanceState.SLEEPING, LONG_SECONDS
+                )
+                assert view(router, "medium").memory[HOST] == asleep
+                assert view(router, "medium").waiting == 1
+                reservation.release()
+        # In the process that it had.
+        assert state(router, "medium") is InstanceState.LOADED
+        assert story.loads("medium") == 1
+
+
+async def test_of_two_routers_of_which_one_wakes_one_waits(sized_models: Models) -> None:
+    pool, stories = Pool(), (Story(), Story())
+    options = {"use_mmap": False, "watch_memory_seconds": 1.0}
+    with sampled() as samples:
+        async with (
+            pooled_router(
+                pool, stories[0], models={"left": sized_models["left"]}, **options
+            ) as one,
+            pooled_router(
+                pool, stories[1], models={"right": sized_models["right"]}, **options
+            ) as two,
+        ):
+            await say(one, "left")
+            await one.sleep("left")
+            await priced(two, "right")
+
+            async def serve(router: Router, model: str) -> None:
+                await say(router, model)
+                await router.unload(model)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve, one, "left")
+                tasks.start_soon(serve, two, "right")
+    assert sum(map(held_back, stories)) >= 1
+    assert [story.count(InstanceState.LOADED) for story in stories] == [2, 1]
+    samples.check(pool)
+
+
+async def test_what_another_router_is_about_to_take_costs_no_idle_model_its_place(
+    sized_models: Models,
+) -> None:
+    story = Story()
+    another_router = MachineLock()
+    models = {name: sized_models[name] for name in ("embedding", "medium", "left")}
+    async with pooled_router(Pool(), story, models=models) as router:
+        await say(router, "medium")
+        reservation = another_router.try_hold([HOST])
+        assert reservation is not None
+        with reservation:
+            reservation.reserve({HOST: 90 * UNIT})
+            reservation.unlock()
+            with anyio.move_on_after(LONG_SECONDS):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(router.load, "embedding")
+                    await until(lambda: held_back(story) >= 2, LONG_SECONDS)
+                    tasks.cancel_scope.cancel()
+            assert story.evicted() == []
+            assert state(router, "medium") is InstanceState.LOADED

@@ -47,6 +47,9 @@ def test_a_pinned_model_stays_and_the_other_is_asked_to_come_again(letters: Path
             refused = server.http.post("/v1/chat/completions", json=body)
             assert refused.status_code == 503
             assert int(refused.headers["Retry-After"]) > 0
+            assert refused.headers["X-LLM-Router-Queue-Position"] == "1"
+            assert int(refused.headers["X-LLM-Router-Expected-Wait"]) > 0
+            assert float(refused.headers["X-LLM-Router-Waited"]) > 0.2
             assert "pinned" in refused.json()["error"]["message"]
         assert server.view("other").status == "unloaded"
         assert server.worker_pid("pinned") == pid

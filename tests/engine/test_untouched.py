@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can 
 
 MIB = 1 << 20
 LARGE = {"n_ctx": 1 << 17, "n_parallel": 2}
+APART = {"type_k": "f32", "type_v": "f32", "kv_unified": False}
 LARGE_BYTES = 64 * MIB
 """What the tiny model's context takes with so many tokens."""
 
@@ -85,7 +87,7 @@ def test_it_can_be_taken_at_once(load: Load, endless: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("options", [{}, {"type_k": "f32", "type_v": "f32", "kv_unified": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, APART], ids=str)
 def test_answers_are_the_same(
     load: Load, tmp_path: Path, architecture: str, options: dict[str, Any]
 ) -> None:
@@ -124,7 +126,7 @@ class TestBuffer:
     def test_memory_that_cannot_be_given_back_is_written(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(untouched.mmap, "MADV_DONTNEED", -1)
+        monkeypatch.setattr(mmap, "MADV_DONTNEED", -1)
         memory = UntouchedMemory()
         with memory.offered() as sizes:
             made = Buffer(100_000)
@@ -144,7 +146,13 @@ class TestOtherBuilds:
 
     @pytest.mark.parametrize(
         ("name", "index"),
-        [("_CLEAR_AT", 8), ("_CLEAR_AT", 10), ("_ALLOCATE_AT", 2), ("_ALLOCATE_AT", 3), ("_ALLOCATE_AT", 4)],
+        [
+            ("_CLEAR_AT", 8),
+            ("_CLEAR_AT", 10),
+            ("_ALLOCATE_AT", 2),
+            ("_ALLOCATE_AT", 3),
+            ("_ALLOCATE_AT", 4),
+        ],
     )
     def test_another_layout_is_found_out(
         self, monkeypatch: pytest.MonkeyPatch, load: Load, endless: Path, name: str, index: int
@@ -176,7 +184,7 @@ class TestOtherBuilds:
     def test_other_systems_have_their_own_ways(
         self, monkeypatch: pytest.MonkeyPatch, load: Load, endless: Path
     ) -> None:
-        monkeypatch.setattr(untouched.sys, "platform", "darwin")
+        monkeypatch.setattr(sys, "platform", "darwin")
         self.check_as_usual(monkeypatch, load, endless)
 
     def check_as_usual(self, monkeypatch: pytest.MonkeyPatch, load: Load, endless: Path) -> None:

@@ -1,19 +1,12 @@
-"""A hub and a cache of their own for the tests of this folder."""
+"""What the tests of this folder hand on themselves, instead of the environment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_hub import FakeHub
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub().running() as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from llm_router_mw.memory.inventory import Inventory
-from llm_router_mw.types import HOST, Device, PoolReading
+from llm_router_mw.types import HOST, Device, InstanceKey, LoadOptions, PoolReading
 from tests.support.kernel_files import GIB, MIB
+
+KEY, OTHER = InstanceKey("a.gguf", LoadOptions()), InstanceKey("b.gguf", LoadOptions())
 
 
 class Probe:
@@ -107,7 +109,7 @@ def test_the_first_probe_has_the_say() -> None:
 def test_a_probe_that_raises_is_left_out_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
     inventory = Inventory([Broken(), Probe(host())])
     for _ in range(2):
-        assert [device.id for device in inventory.look([1]).devices] == [HOST]
+        assert [device.id for device in inventory.look({KEY: 1}).devices] == [HOST]
     assert len(caplog.messages) == 2
     assert all("'broken'" in message and "today" in message for message in caplog.messages)
 
@@ -144,7 +146,7 @@ def test_a_pool_is_read_with_what_is_ours_and_the_margin() -> None:
         [Probe(host(), used=[{HOST: 3 * GIB}] * 2), Probe(gpu("GPU-1"))],
         margin={"default": 512, "GPU-1": 0},
         limit={"GPU-1": 2048},
-    ).look([7])
+    ).look({KEY: 7})
     assert look.readings == {
         HOST: PoolReading(
             total_bytes=64 * GIB,
@@ -168,7 +170,7 @@ def test_without_a_word_the_margin_is_a_gibibyte() -> None:
 
 def test_what_no_probe_sees_is_taken_from_what_we_know() -> None:
     probes = [Probe(host(), used=[{HOST: 1}, {HOST: 2}]), Probe(gpu("a"), gpu("b"))]
-    look = Inventory(probes).look([7], held={"a": 5 * GIB, HOST: 9 * GIB})
+    look = Inventory(probes).look({KEY: 7}, {"a": 5 * GIB, HOST: 9 * GIB})
     assert {pool: reading.ours_bytes for pool, reading in look.readings.items()} == {
         HOST: 2,
         "a": 5 * GIB,
@@ -178,7 +180,7 @@ def test_what_no_probe_sees_is_taken_from_what_we_know() -> None:
 
 def test_on_unified_memory_both_kinds_of_ours_count() -> None:
     nvml = Probe(gpu("GB10", pool=HOST, total=0), used=[{"GB10": 40 * GIB}] * 2)
-    look = Inventory([Probe(host(), used=[{HOST: 2 * GIB}] * 2), nvml]).look([7])
+    look = Inventory([Probe(host(), used=[{HOST: 2 * GIB}] * 2), nvml]).look({KEY: 7})
     assert list(look.readings) == [HOST]
     assert look.readings[HOST].ours_bytes == 42 * GIB
 
@@ -187,8 +189,21 @@ def test_on_unified_memory_both_kinds_of_ours_count() -> None:
 def test_a_process_that_ends_or_loads_meanwhile_is_not_taken_for_others(
     used: list[Mapping[str, int]],
 ) -> None:
-    look = Inventory([Probe(host(free=24 * GIB), used=used)]).look([7])
+    look = Inventory([Probe(host(free=24 * GIB), used=used)]).look({KEY: 7})
     assert look.readings[HOST].others_bytes == 0
+
+
+def test_each_process_is_seen_by_itself_too() -> None:
+    # First both together, then one after the other.
+    used = [{HOST: 5 * GIB}, {HOST: 2 * GIB}, {HOST: 3 * GIB}]
+    look = Inventory([Probe(host(), used=used)]).look({KEY: 7, OTHER: 8})
+    assert look.held == {KEY: {HOST: 2 * GIB}, OTHER: {HOST: 3 * GIB}}
+    assert look.readings[HOST].ours_bytes == 5 * GIB
+
+
+def test_what_we_hold_besides_instances_is_ours() -> None:
+    look = Inventory([Probe(host())]).look(besides={HOST: 4 * GIB})
+    assert look.readings[HOST].ours_bytes == 4 * GIB
 
 
 def test_a_pool_without_an_owner_is_read_from_a_member() -> None:

@@ -31,6 +31,8 @@ for line in sys.stdin:
         answer = hold is not None
     elif verb == "pending":
         answer = lock.pending()
+    elif verb == "arrive":
+        answer = lock.arrive()
     elif verb == "forget":
         answer = holds.pop() and None
     else:
@@ -325,3 +327,54 @@ def test_where_files_cannot_be_locked_routers_do_not_wait(
     assert second.try_hold([GPU]) is not None
     assert second.pending() == {}
     hold.release()
+
+
+class TestAnotherRouter:
+    """Its presence is said, once: the two do not send each other's models away."""
+
+    def test_who_comes_second_says_it_at_once(
+        self, lock: MachineLock, other: OtherRouter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        other.ask("arrive")
+        lock.arrive()
+        lock.pending()
+        assert caplog.text.count("another router runs on this machine") == 1
+
+    def test_who_was_first_says_it_when_it_looks_next(
+        self, lock: MachineLock, other: OtherRouter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lock.arrive()
+        lock.pending()
+        assert caplog.text == ""
+        other.ask("arrive")
+        lock.pending()
+        lock.pending()
+        assert caplog.text.count("another router runs on this machine") == 1
+
+    def test_one_that_has_gone_is_no_other(
+        self,
+        directory: Path,
+        lock: MachineLock,
+        other: OtherRouter,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        other.ask("arrive")
+        other.kill()
+        third = MachineLock(directory)
+        third.arrive()
+        third.leave()
+        third.leave()
+        lock.arrive()
+        assert caplog.text == ""
+        assert len(list(directory.glob("*.router"))) == 1
+
+    def test_where_nobody_can_be_seen_nothing_is_said(
+        self, directory: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        directory.mkdir()
+        directory.chmod(0o777)
+        lock = MachineLock(directory)
+        lock.arrive()
+        lock.arrive()
+        lock.leave()
+        assert caplog.text.count("might take the same memory") == 1

@@ -298,3 +298,51 @@ def test_a_file_that_cannot_be_read_is_placed_as_a_whole(tmp_path: Path) -> None
         on("a", n_ctx=0),
         Placement(degraded=True),
     ]
+
+
+class TestExperts:
+    """Of a model of experts, these leave the GPUs before whole layers do."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        metadata = {
+            "context_length": TRAINED,
+            "block_count": 24,
+            "expert_count": 8,
+            "expert_used_count": 2,
+        }
+        path = write_sparse(tmp_path / "experts.gguf", metadata=metadata)
+
+        def placed(*gpus: Device, **options: Any) -> list[Placement]:
+            load = LoadOptions(**{"n_ctx": 512} | options)
+            model = Model(id="m", path=str(path), source="test", options=load)
+            return list(AutoPlacement(0).place(model, [HOST_DEVICE, *gpus]))
+
+        return placed
+
+    def test_first_some_of_them_go_then_all_then_layers_too(self, place: Place) -> None:
+        partial = worse(place(gpu("a", 20)))
+        steps = [(each.n_gpu_layers, each.n_cpu_moe) for each in partial]
+        assert steps == [
+            *((-1, n) for n in (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 24)),
+            *((n, 24) for n in (24, 16, 8, 1)),
+            (0, 0),
+        ]
+        assert partial[0] == on("a", n_cpu_moe=1, degraded=True)
+
+    def test_several_gpus_try_fewer_steps_each(self, place: Place) -> None:
+        partial = worse(place(gpu("a", 6), gpu("b", 18)))
+        assert partial[0] == split({"a": 0.25, "b": 0.75}, n_cpu_moe=1, degraded=True)
+        assert len(partial) <= 17
+
+    def test_experts_that_were_placed_by_hand_stay_there(self, place: Place) -> None:
+        for said in ({"cpu_moe": True}, {"n_cpu_moe": 3}, {"override_tensor": ("exps=CPU",)}):
+            assert not any(each.n_cpu_moe for each in place(gpu("a", 20), **said))
+
+    def test_they_stay_where_no_part_may_leave(self, place: Place) -> None:
+        found = place(gpu("a", 20), allow_partial_offload=False)
+        assert not any(each.n_cpu_moe for each in found)
+
+    def test_layers_that_must_be_on_gpus_are_there(self, place: Place) -> None:
+        partial = worse(place(gpu("a", 20), min_gpu_layers=20))
+        assert {each.n_gpu_layers for each in partial} == {-1, 24, 22, 21, 20}

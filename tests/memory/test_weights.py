@@ -51,11 +51,17 @@ def placed(
     architecture: str = "llama",
     metadata: Metadata = NOTHING,
     kind: DeviceKind = "cuda",
+    experts_moved: int = 0,
     **options: Any,
 ) -> Weights:
-    """Return where the tensors of a file, and of further parts of it, lie."""
+    """Return where the tensors of a file, and of further parts of it, lie.
+
+    *experts_moved* is of how many layers the placement leaves the experts on the host.
+    """
     given: dict[str, Any] = {"devices": (), "n_gpu_layers": -1, "split_mode": "layer"}
-    given |= {name: options.pop(name) for name in Placement.__struct_fields__ if name in options}
+    fields = set(Placement.__struct_fields__) - {"n_cpu_moe"}  # what options say is tried
+    given |= {name: options.pop(name) for name in fields if name in options}
+    given["n_cpu_moe"] = experts_moved
     placement = Placement(**given)
     first = header(architecture, metadata, tensors)
     shape = read_hyperparameters(first)
@@ -192,6 +198,12 @@ def test_experts_may_stay_on_the_host() -> None:
     found = placed(EXPERTS, devices=("a",), cpu_moe=True)
     assert found.bytes_by_device == {"a": EXPERT // 8, "host": 2 * EXPERT}
     some = placed(EXPERTS, devices=("a",), n_cpu_moe=1)
+    assert some.bytes_by_device == {"a": EXPERT + EXPERT // 8, "host": EXPERT}
+
+
+@pytest.mark.parametrize(("said", "moved"), [(0, 1), (1, 0), (1, 1)])
+def test_a_placement_may_leave_experts_on_the_host(said: int, moved: int) -> None:
+    some = placed(EXPERTS, devices=("a",), n_cpu_moe=said, experts_moved=moved)
     assert some.bytes_by_device == {"a": EXPERT + EXPERT // 8, "host": EXPERT}
 
 

@@ -53,10 +53,10 @@ async def worker(
     assert process.exited
 
 
-def order(path: Path | str, options: LoadOptions = OPTIONS) -> Load:
+def order(path: Path | str, options: LoadOptions = OPTIONS, identity: str = "") -> Load:
     """Return the order to load *path*."""
     formats = llm_router_register_chat_formats(RouterConfig())
-    return Load(path=str(path), options=options, chat_formats=formats)
+    return Load(path=str(path), options=options, chat_formats=formats, identity=identity)
 
 
 def ignore_progress(value: float) -> None:

@@ -91,6 +91,35 @@ def test_a_plugin_may_be_given_by_the_name_of_its_module() -> None:
         Plugins(CONFIG, ["no_such_module"])
 
 
+class OfARouter:
+    """A plugin with something that belongs to one router."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        OfARouter.count += 1
+        self._name = f"number {OfARouter.count}"
+
+    @hookimpl
+    def llm_router_register_chat_formats(self, config: RouterConfig) -> dict[str, str]:
+        return {self._name: "module:Class"}
+
+
+def test_of_a_class_each_router_makes_its_own_plugin() -> None:
+    first, second = names(answers(OfARouter)), names(answers(OfARouter))
+    assert first[0] != second[0]
+
+
+class NotMade:
+    def __init__(self) -> None:
+        raise ValueError("no licence")
+
+
+def test_a_class_of_which_none_can_be_made_is_a_broken_plugin() -> None:
+    with pytest.raises(PluginLoadError, match="'NotMade' cannot be registered: no licence"):
+        answers(NotMade)
+
+
 @pytest.mark.parametrize("plugin", [Misspelt(), WrongArguments()])
 def test_a_hook_that_nobody_would_call_is_an_error(plugin: object) -> None:
     name = type(plugin).__name__

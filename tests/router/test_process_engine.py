@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pytest
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.protocols import MemoryHolder
 from llm_router_mw.router import Router
 from llm_router_mw.router.client import WorkerClient
 from llm_router_mw.router.process import WorkerProcess
 from llm_router_mw.router.process_engine import ProcessEngine
-from llm_router_mw.types import InstanceState, LoadOptions
+from llm_router_mw.types import HOST, InstanceState, LoadOptions
 from llm_router_mw.wire import Load
 from tests.router.conftest import ScriptedWorkers
 from tests.support.waiting import until
@@ -133,6 +134,54 @@ async def test_without_a_spare_worker_each_load_starts_its_own(
         assert engine._spare is None
         assert len(spawned) == 1
     assert is_gone(spawned[0])
+
+
+class Account:
+    """What the spare worker is said to hold, and how much room there is."""
+
+    def __init__(self) -> None:
+        self.held = -1
+        self.free = 1024**3
+
+    def hold(self, bytes_by_pool: Mapping[str, int]) -> None:
+        self.held = bytes_by_pool[HOST]
+
+    def room(self, pool: str) -> int:
+        return self.free if pool == HOST else 0
+
+
+async def test_a_spare_worker_is_charged_as_long_as_it_is_spare(scripted: ScriptedWorkers) -> None:
+    scripted(OBEDIENT)
+    engine, account = ProcessEngine(RouterConfig()), Account()
+    assert isinstance(engine, MemoryHolder)
+    engine.use_account(account)
+    assert account.held == 0
+    async with running(engine):
+        await spare(engine)
+        await until(lambda: account.held > 0)
+        assert 1024**2 < account.held < 100 * 1024**2
+        account.free = 0
+        await engine.create()
+        # It is a model's worker from here on, and there is no room for another one.
+        assert (account.held, engine._spare) == (0, None)
+        await engine._make_spare()
+        assert engine._spare is None
+
+
+async def test_a_spare_worker_goes_when_models_need_its_room(
+    scripted: ScriptedWorkers, spawned: list[WorkerProcess]
+) -> None:
+    scripted(OBEDIENT)
+    engine, account = ProcessEngine(RouterConfig()), Account()
+    engine.use_account(account)
+    async with running(engine):
+        await spare(engine)
+        await engine.shed(HOST, 1)
+        assert is_gone(spawned[0])
+        assert account.held == 0
+        await engine.shed(HOST, 1)  # there is none
+        await engine.create()
+        assert len(spawned) == 2
 
 
 async def test_a_process_that_cannot_be_started_is_an_error_of_the_load(

@@ -42,7 +42,7 @@ class Stage:
         self.card = Card(tells=tells)
         self.told: dict[str, int] = {}
         self.moving: set[str] = set()
-        self.pending: dict[str, int] = {}
+        self.besides: dict[str, int] = {}
         self.readings: Mapping[str, PoolReading] = {}
         self.held: Mapping[InstanceKey, Mapping[str, int]] = {}
         self.looks = 0
@@ -52,7 +52,7 @@ class Stage:
             self._looked,
             told=lambda: self.told,
             moving=lambda: self.moving,
-            pending=lambda: self.pending,
+            besides=lambda: self.besides,
             every_seconds=0.01,
         )
 
@@ -100,12 +100,10 @@ async def test_a_load_that_a_probe_sees_hides_no_growth_of_others() -> None:
     assert await stage.others_bytes() == 20
 
 
-async def test_a_strict_look_counts_what_others_are_about_to_take() -> None:
+async def test_what_we_hold_besides_instances_is_not_others() -> None:
     stage = Stage(tells=True)
-    stage.pending = {"card": 40}
-    assert await stage.others_bytes() == 0
-    await stage.watcher.look_strictly()
-    assert stage.readings["card"].others_bytes == 40
+    stage.card.others, stage.besides = 40, {"card": 30}
+    assert await stage.others_bytes() == 10
 
 
 async def test_a_look_that_fails_is_told_once_and_the_last_one_stands(

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from tests.support.scheduler_checks import PROMISES
 from tests.support.scheduler_mixes import (
+    COMPANY,
     CROWDED,
     GROUPED,
     MIXES,
+    REMOTE,
     ROOMY,
     SEVERAL,
     SHARED,
@@ -50,6 +52,7 @@ WHERE: dict[str, Mix] = {
     "a crash ends leases and nothing else": TROUBLED,
     "pinned by one is pinned for all": SHARED,
     "groups add up": GROUPED,
+    "who needs another goes with it": COMPANY,
     "idle limits are kept": SLEEPY,
     "nobody goes without a reason": SHARED,
     "an instance ends with its last model": SHARED,
@@ -57,6 +60,9 @@ WHERE: dict[str, Mix] = {
     "a guess costs nobody anything": USUAL,
     "the queue has its limits": CROWDED,
     "nothing happens after the end": USUAL,
+    "files are fetched for somebody and only if they may fit": REMOTE,
+    "who waits for files gets them": REMOTE,
+    "a download takes no memory": REMOTE,
 }
 """The kind of world in which each promise is hardest to keep."""
 

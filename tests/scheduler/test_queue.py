@@ -182,6 +182,21 @@ class TestFullQueue:
         assert world.rejected[refused].fields["retry_after_seconds"] > 0
         assert not set(waiting) & set(world.rejected)
 
+    def test_whoever_is_refused_hears_where_he_would_have_stood(self) -> None:
+        world = World(max_queue=2)
+        for name in "abc":
+            world.serve(name)
+            world.unload(name, force=True)
+            world.exited(name)
+        world.serve("a")
+        world.ask("b")
+        world.ask("c")
+        new, same = world.rejected[world.ask("d")], world.rejected[world.ask("c")]
+        assert (new.fields["position"], new.fields["expected_wait_seconds"]) == (3, 4.0)
+        assert (same.fields["position"], same.fields["expected_wait_seconds"]) == (2, 2.0)
+        assert new.fields["retry_after_seconds"] == pytest.approx(4 / 3)
+        assert same.fields["retry_after_seconds"] == 1.0
+
     def test_what_is_loaded_is_served_all_the_same(self) -> None:
         world = World(max_queue=1)
         world.serve("a")

@@ -42,6 +42,10 @@ class Book:
         self.pools: dict[str, PoolReading] = {}
         self.prices: dict[InstanceKey, tuple[Price, ...]] = {}
         self.price_wanted: dict[InstanceKey, None] = {}
+        self.missing: set[InstanceKey] = set()
+        """Those whose files were said to be elsewhere."""
+        self.downloads: dict[InstanceKey, int] = {}
+        """The generation of each download under way."""
         self.workers: dict[InstanceKey, Worker] = {}
         self.requests: dict[int, Asked] = {}
         self.leases: dict[int, Held] = {}
@@ -96,6 +100,20 @@ class Book:
     def slots_taken(self) -> int:
         return sum(worker.takes_slot for worker in self.workers.values())
 
+    def company(self, key: InstanceKey) -> list[InstanceKey]:
+        """Return those that are awake and must not stay so when *key* goes."""
+        worker = self.workers.get(key)
+        if worker is None or worker.phase == "asleep":
+            return []
+        found = [key]
+        for each in found:  # it grows meanwhile
+            for other, resident in self.workers.items():
+                needs = {companion.instance for companion in self.agreed(other).companions}
+                is_awake = resident.phase in ("loading", "waking", "ready")
+                if each in needs and is_awake and other not in found:
+                    found.append(other)
+        return found[1:]
+
     def wants(self, key: InstanceKey) -> list[Asked]:
         """Return the requests that wait for *key*."""
         return [asked for asked in self.requests.values() if key in asked.wanted]
@@ -138,8 +156,18 @@ class Book:
             case events.Priced():
                 self.prices[event.instance] = event.prices
                 self.price_wanted.pop(event.instance, None)
+                if event.is_missing:
+                    self.missing.add(event.instance)
             case events.PriceFailed():
                 self.price_wanted.pop(event.instance, None)
+            case events.Downloaded(instance=key, generation=generation):
+                if self._end_download(key, generation):
+                    self.missing.discard(key)
+                    self.prices.pop(key)
+                    self.trouble.pop(key, None)
+            case events.DownloadFailed(instance=key, generation=generation):
+                if self._end_download(key, generation):
+                    self._count_failure(self.trouble.setdefault(key, Trouble()))
             case events.Loaded() | events.Woke():
                 self._ready(event.instance, event.generation, event.measured)
             case events.LoadFailed():
@@ -169,6 +197,8 @@ class Book:
                 self.terms = event.terms
             case events.Unload():
                 self._forgive(event.instance)
+                for companion in self.agreed(event.instance).companions:
+                    self.keep_until.get(companion.instance, {}).pop(event.model, None)
                 self.attached.get(event.instance, set()).discard(event.model)
                 self.keep_until.get(event.instance, {}).pop(event.model, None)
             case events.Predicted():
@@ -182,6 +212,11 @@ class Book:
         match action:
             case actions.AskPrice(key):
                 self.price_wanted[key] = None
+            case actions.Download(key, generation):
+                self._download(key, generation, step)
+            case actions.CancelDownload(key, generation):
+                if not self._end_download(key, generation):
+                    raise Violation("files are fetched once", f"{key} is not being fetched")
             case actions.Start(key, generation, price):
                 self._start(key, generation, price, step)
             case actions.Wake(key):
@@ -296,6 +331,12 @@ class Book:
         del self.workers[event.instance]
         self.guesses.discard(event.instance)
 
+    def _end_download(self, key: InstanceKey, generation: int) -> bool:
+        is_current = self.downloads.get(key) == generation
+        if is_current:
+            del self.downloads[key]
+        return is_current
+
     def _forgive(self, key: InstanceKey) -> None:
         trouble = self.trouble.get(key)
         if trouble is not None:
@@ -303,9 +344,17 @@ class Book:
 
     # Actions
 
+    def _download(self, key: InstanceKey, generation: int, step: Step) -> None:
+        if key in self.downloads or key in self.workers or key not in self.missing:
+            raise Violation("files are fetched once", f"{key} was to be fetched for nothing")
+        self.downloads[key] = generation
+        step.fetched.append(key)
+
     def _start(self, key: InstanceKey, generation: int, price: Price | None, step: Step) -> None:
         if key in self.workers:
             raise Violation("one load", f"{key} was started though it has a worker")
+        if key in self.missing:
+            raise Violation("one load", f"{key} was started though its files are not here")
         worker = Worker(generation, price, ready_at=self.now, idle_since=self.now)
         needs = {} if price is None else price.bytes_by_pool
         names = {
@@ -433,8 +482,16 @@ class Book:
             self._keep(held)
 
     def _keep(self, held: Held) -> None:
-        """Note how long the model of a request that ends is to stay."""
-        until = self.keep_until.setdefault(held.key, {})
+        """Note how long the model of a request that ends is to stay, and what came with it."""
+        self._keep_one(held.key, held)
+        terms = self.terms.get(held.model)
+        for companion in terms.companions if terms is not None else ():
+            worker = self.workers.get(companion.instance)
+            if worker is not None and worker.phase == "ready":
+                self._keep_one(companion.instance, held)
+
+    def _keep_one(self, key: InstanceKey, held: Held) -> None:
+        until = self.keep_until.setdefault(key, {})
         if held.keep_alive is None:
             until.pop(held.model, None)
         elif held.keep_alive < 0:

@@ -23,6 +23,13 @@ ROOMY = Mix(models=(4, 6), models_max=(0, 3), pools=(("gpu0", "gpu1"), ("gpu0", 
 """Several pools, several placements, and models that never fit."""
 COMPANY = Mix(companions=1, models=(3, 4), models_max=(0, 3, 2), unpriced=2, too_large=0)
 """One model must have another beside it."""
+REMOTE = Mix(
+    remote=2,
+    pinned=0,
+    models_max=(2, 0),
+    weights={"download": 6, "fail_download": 2, "unload": 3, "ask_several": 4},
+)
+"""Models have to be downloaded first."""
 USUAL = Mix()
 """A little of everything."""
 
@@ -37,4 +44,5 @@ MIXES = {
     "grouped": GROUPED,
     "roomy": ROOMY,
     "company": COMPANY,
+    "remote": REMOTE,
 }

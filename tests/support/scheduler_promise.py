@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import InstanceKey, InstanceState, Price
@@ -80,6 +81,23 @@ def fits_alone(book: Book, key: InstanceKey) -> bool:
     """Whether *key* would fit if nothing else ran on the machine."""
     prices: tuple[Price, ...] = book.prices.get(key, ())
     return not prices or any(_fits(price.bytes_by_pool, book) for price in prices)
+
+
+def may_fit_together(book: Book, keys: Iterable[InstanceKey], *, at_most: bool) -> bool:
+    """Whether all of *keys* could be resident if nothing else ran on the machine.
+
+    Of what a worker is charged with little is known: with *at_most*, it is taken to be the most.
+    """
+    ways: list[list[Mapping[str, int]]] = []
+    for key in keys:
+        prices: tuple[Price, ...] = book.prices.get(key, ())
+        ways.append([price.bytes_by_pool for price in prices] or [{}])
+        if (worker := book.workers.get(key)) is not None:
+            ways[-1].append(worker.high if at_most else worker.low)
+    return any(
+        _fits({pool: sum(each.get(pool, 0) for each in sizes) for pool in book.pools}, book)
+        for sizes in product(*ways)
+    )
 
 
 def _fits(sizes: Mapping[str, int], book: Book) -> bool:

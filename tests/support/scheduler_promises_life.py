@@ -145,6 +145,23 @@ def groups_add_up(book: Book, step: Step) -> Iterable[str]:
 
 
 @promise
+def who_needs_another_goes_with_it(book: Book, step: Step) -> Iterable[str]:
+    """What must be resident beside another is not left alone when that is sent away."""
+    event = step.event
+    by_hand = event.instance if isinstance(event, events.Unload | events.PutToSleep) else None
+    for each in step.lowered:
+        is_chosen = is_victim(step, each) or step.before.get(each.key) is InstanceState.LOADED
+        moves = each.worker.price is not None and each.worker.price.placement.degraded
+        if book.closing or not is_chosen or each.phase != "ready" or each.key == by_hand or moves:
+            continue
+        for other, worker in book.workers.items():
+            needs = {companion.instance for companion in book.agreed(other).companions}
+            stays = worker.phase == "ready" and book.state(other) is not InstanceState.DRAINING
+            if each.key in needs and stays:
+                yield f"{other} stays, though {each.key} goes, which it needs"
+
+
+@promise
 def idle_limits_are_kept(book: Book, step: Step) -> Iterable[str]:
     """The longest of those who share; the latest ``keep_alive`` goes before them."""
     for key, worker in book.workers.items():
@@ -152,8 +169,26 @@ def idle_limits_are_kept(book: Book, step: Step) -> Iterable[str]:
         if (not is_awake and worker.phase != "asleep") or book.wants(key):
             continue
         due = idle_due(book, key, worker)
+        if worker.phase == "ready" and _is_kept_by_company(book, key):
+            continue
         if step.now > due and book.state(key) is not InstanceState.DRAINING:
             yield f"{key} is still {worker.phase} though its time was {due}"
+
+
+def _is_kept_by_company(book: Book, key: InstanceKey) -> bool:
+    """Whether somebody needs *key* who stays, or has not gone yet."""
+    if any(
+        worker.phase in ("stopping", "falling_asleep")
+        and key in {companion.instance for companion in book.agreed(other).companions}
+        for other, worker in book.workers.items()
+    ):
+        return True
+    return any(
+        book.wants(other)
+        or book.workers[other].leases
+        or book.now <= idle_due(book, other, book.workers[other])
+        for other in book.company(key)
+    )
 
 
 @promise
@@ -188,6 +223,8 @@ def an_instance_ends_with_its_last_model(book: Book, step: Step) -> Iterable[str
     for each in step.lowered:
         if not left or each.key != event.instance or is_victim(step, each):
             continue
+        if each.phase == "asleep" and book.wants(each.key):
+            continue  # it only leaves for a place where there is room
         if step.now < idle_due(book, each.key, each.worker, phase=each.phase):
             yield f"{event.instance} ended with {event.model} though {left} use it"
 

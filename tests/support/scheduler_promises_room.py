@@ -16,6 +16,7 @@ from tests.support.scheduler_promise import (
     fits_alone,
     had_trouble,
     is_victim,
+    may_fit_together,
     promise,
 )
 from tests.support.scheduler_records import Step
@@ -77,6 +78,7 @@ def memory_taken_by_others_is_made_up_for(book: Book, step: Step) -> Iterable[st
                 and worker.low.get(pool, 0) > 0
                 and not book.agreed(key).pinned
                 and not book.wants(key)
+                and not book.company(key)
             ):
                 yield f"{key} is idle and stays though {pool} is {over} short"
 
@@ -201,6 +203,9 @@ def no_more_are_evicted_than_needed(book: Book, step: Step) -> Iterable[str]:
     if any(had_trouble(book, key) for key in stuck(book)) or step.announced_as("load_failed"):
         return
     for victim in victims:
+        needs = {companion.instance for companion in book.agreed(victim.key).companions}
+        if needs & {each.key for each in victims}:
+            continue  # it may not stay without the other
         # As if this one stayed as it was, and all others that stop were gone.
         room = Room(book, at_most=False, but_leaving_are_gone=True)
         if victim.worker.phase == "stopping":
@@ -237,7 +242,8 @@ def what_never_fits_is_refused_at_once(book: Book, step: Step) -> Iterable[str]:
     """With what it needs and what there is; and it costs nobody anything."""
     for asked, failure in step.rejected:
         if failure.kind == "ModelTooLargeError":
-            if all(fits_alone(book, key) for key in asked.wanted):
+            fits = may_fit_together(book, asked.wanted, at_most=True)
+            if fits and all(fits_alone(book, key) for key in asked.wanted):
                 yield f"request {asked.id} was refused as too large though it fits"
             if not failure.fields.get("devices"):
                 yield f"the refusal of request {asked.id} does not say what is lacking"
@@ -253,6 +259,10 @@ def what_never_fits_is_refused_at_once(book: Book, step: Step) -> Iterable[str]:
             known = key not in book.workers and book.prices.get(key)
             if (told or key == priced) and known and not fits_alone(book, key):
                 yield f"request {asked.id} waits for {key}, which never fits"
+        begins = any(book.state(key) not in ON_ITS_WAY for key in asked.wanted)
+        is_new = begins and (told or priced in asked.wanted)
+        if is_new and not may_fit_together(book, asked.wanted, at_most=False):
+            yield f"request {asked.id} waits for models that never fit together"
 
 
 @promise

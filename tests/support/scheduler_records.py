@@ -149,6 +149,8 @@ class Step:
     revoked: list[tuple[Held, Failure]] = field(default_factory=list)
     announced: list[Announce] = field(default_factory=list)
     shed: list[Shed] = field(default_factory=list)
+    fetched: list[InstanceKey] = field(default_factory=list)
+    """Whose files began to be downloaded."""
     lost: list[Held] = field(default_factory=list)
     """Leases of a worker that crashed."""
     waiting: tuple[Asked, ...] = ()

@@ -107,12 +107,12 @@ def _needs(book: Book, key: InstanceKey, sizes: Iterable[Mapping[str, int]]) -> 
 
 
 def stuck(book: Book) -> dict[InstanceKey, None]:
-    """Return what is waited for and not on its way, in the order of the requests."""
+    """Return what is waited for, is not on its way, and could be; in the order of the requests."""
     return {
         key: None
         for asked in book.requests.values()
         for key in asked.wanted
-        if book.state(key) not in _AHEAD
+        if book.state(key) not in _AHEAD and key not in book.missing
     }
 
 
@@ -125,7 +125,11 @@ def ranking(book: Book, asked: Iterable[Asked]) -> tuple[int, int, float]:
 
 
 def can_be_freed(book: Book, step: Step, key: InstanceKey, worker: Worker) -> bool:
-    """Whether an instance can surely be sent away now for one that waits."""
+    """Whether an instance can surely be sent away now for one that waits, with its company."""
+    return all(_can_go(book, step, each, book.workers[each]) for each in (key, *book.company(key)))
+
+
+def _can_go(book: Book, step: Step, key: InstanceKey, worker: Worker) -> bool:
     if book.agreed(key).pinned or book.wants(key):
         return False
     if worker.phase == "asleep":

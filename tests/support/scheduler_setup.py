@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.terms import OFF, Companion, Terms
@@ -42,6 +42,7 @@ class Mix(Struct, frozen=True, kw_only=True):
     timed: int = 3
     mild: int = 3
     urgent: int = 4
+    remote: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class ModelKind:
     key: InstanceKey
     terms: Terms
     prices: tuple[Price, ...]
+    is_remote: bool = False
+    """Whether its files have yet to be downloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,12 @@ def random_setup(choices: Choices, mix: Mix) -> Setup:
         terms = _terms(choices, mix, limits)
         if models and mix.shared and choices.one_in(mix.shared):
             twin = models[-1]
-            models.append(ModelKind(name, twin.key, terms, twin.prices))
+            models.append(ModelKind(name, twin.key, terms, twin.prices, twin.is_remote))
         else:
             key = InstanceKey(name, LoadOptions())
-            models.append(ModelKind(name, key, terms, _prices(choices, mix, pools)))
+            prices = _prices(choices, mix, pools)
+            is_remote = bool(mix.remote) and choices.one_in(mix.remote)
+            models.append(ModelKind(name, key, terms, prices, is_remote))
     if mix.companions and len(models) > 1 and limits.models_max != 1:
         models = _with_companion(models, choices, mix)
     return Setup(limits, pools, tuple(models))
@@ -143,9 +148,16 @@ def _price(sizes: Mapping[str, int], *, degraded: bool = False) -> Price:
 
 
 def _with_companion(models: list[ModelKind], choices: Choices, mix: Mix) -> list[ModelKind]:
-    """Let the first model need the last one beside it, where the two are not one instance."""
+    """Let the first model need the last one beside it, where the two are not one instance.
+
+    Perhaps the last one needs the first one too.
+    """
     first, last = models[0], models[-1]
     if first.key == last.key or not choices.one_in(mix.companions):
         return models
     terms = Terms(companions=(Companion(last.name, last.key),))
-    return [ModelKind(first.name, first.key, terms, first.prices), *models[1:]]
+    changed = replace(first, terms=terms)
+    if choices.one_in(2):
+        both = structs.replace(last.terms, companions=(Companion(first.name, first.key),))
+        last = replace(last, terms=both)
+    return [changed, *models[1:-1], last]

@@ -26,6 +26,8 @@ USUAL: Mapping[str, int] = {
     "leave": 3,
     "finish": 12,
     "answer_price": 8,
+    "download": 0,
+    "fail_download": 0,
     "load": 10,
     "fail_load": 1,
     "run_out_of_memory": 1,
@@ -63,6 +65,8 @@ class RandomWorld:
         self.promises = promises
         self.others = dict.fromkeys(setup.pools, 0)
         self.models = {kind.name: kind for kind in setup.models}
+        self.remote = {kind.key for kind in setup.models if kind.is_remote}
+        """Whose files have yet to be downloaded."""
         self._next_request = 1
         weights = {**USUAL, **mix.weights}
         self._moves = [
@@ -125,7 +129,11 @@ class RandomWorld:
 
     def answer_price(self, key: InstanceKey) -> None:
         prices = next(kind.prices for kind in self.setup.models if kind.key == key)
-        self.feed(events.Priced(instance=key, prices=prices))
+        self.feed(events.Priced(instance=key, prices=prices, is_missing=key in self.remote))
+
+    def finish_download(self, key: InstanceKey) -> None:
+        self.remote.discard(key)
+        self.feed(events.Downloaded(instance=key, generation=self.book.downloads[key]))
 
     # Requests
 
@@ -180,6 +188,28 @@ class RandomWorld:
             self.feed(events.PriceFailed(instance=key, failure=failure))
         else:
             self.answer_price(key)
+        return True
+
+    def _download(self, choices: Choices) -> bool:
+        if not self.book.downloads:
+            return False
+        key = choices.pick(list(self.book.downloads))
+        if choices.one_in(6):  # news of an earlier one, which was stopped
+            old = self.book.downloads[key] - 1
+            failure = Failure(kind="DownloadError", message="old news")
+            self.feed(events.Downloaded(instance=key, generation=old))
+            self.feed(events.DownloadFailed(instance=key, generation=old, failure=failure))
+        else:
+            self.finish_download(key)
+        return True
+
+    def _fail_download(self, choices: Choices) -> bool:
+        if not self.book.downloads:
+            return False
+        key = choices.pick(list(self.book.downloads))
+        failure = Failure(kind="DownloadError", message="the hub is gone")
+        generation = self.book.downloads[key]
+        self.feed(events.DownloadFailed(instance=key, generation=generation, failure=failure))
         return True
 
     def _load(self, choices: Choices) -> bool:

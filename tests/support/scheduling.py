@@ -79,6 +79,8 @@ class World:
         self.announced: list[actions.Announce] = []
         self.asked_prices: list[str] = []
         self.prices: dict[str, tuple[Price, ...]] = {}
+        self.missing: set[str] = set()
+        """Models whose files have yet to be downloaded."""
         self.keep_prices_waiting = False
         self.timer: float | None = None
         self._next_request = 0
@@ -129,7 +131,23 @@ class World:
         return self.did[before:]
 
     def priced(self, name: str, prices: Iterable[Price]) -> list[str]:
-        return self.send(events.Priced(instance=key(name), prices=tuple(prices)))
+        is_missing = name in self.missing
+        return self.send(
+            events.Priced(instance=key(name), prices=tuple(prices), is_missing=is_missing)
+        )
+
+    def downloaded(self, name: str) -> list[str]:
+        self.missing.discard(name)
+        return self.send(events.Downloaded(instance=key(name), generation=self.generation(name)))
+
+    def download_failed(self, name: str, message: str = "the hub is gone") -> list[str]:
+        return self.send(
+            events.DownloadFailed(
+                instance=key(name),
+                generation=self.generation(name),
+                failure=Failure(kind="DownloadError", message=message),
+            )
+        )
 
     def ask(self, *names: str, **fields: Any) -> int:
         """Request *names*, each of its own instance; return the request's id."""
@@ -271,6 +289,10 @@ class World:
         match action:
             case actions.AskPrice(instance):
                 self.asked_prices.append(instance.path)
+            case actions.Download(instance):
+                self.did.append(f"download {instance.path}")
+            case actions.CancelDownload(instance):
+                self.did.append(f"cancel download {instance.path}")
             case actions.Start(instance, _, cost):
                 self.started[instance.path] = cost
                 self.did.append(f"start {instance.path}")

@@ -116,12 +116,16 @@ async def test_what_was_not_served_is_given_back(
         await told(router, database, 0, 0)
 
 
+def spoil(database: Path) -> None:
+    database.parent.mkdir()
+    database.write_bytes(b"no database " * 100)
+
+
 @pytest.mark.asyncio
 async def test_an_account_that_cannot_be_read_serves_nobody(
     make: MakeRouter, database: Path
 ) -> None:
-    database.parent.mkdir()
-    database.write_bytes(b"no database " * 100)
+    spoil(database)
     async with make() as router:
         with pytest.raises(GuardFailedError):
             await ask(router)
@@ -191,7 +195,7 @@ def test_old_days_are_forgotten(database: Path) -> None:
 
 
 def test_an_unknown_option_is_an_error_at_start_up(make: MakeRouter) -> None:
-    with pytest.raises(ConfigError, match="plugin_options of 'quota': .*strict_budget"):
+    with pytest.raises(ConfigError, match=r"plugin_options of 'quota': .*strict_budget"):
         make(strict_budget=1)
 
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+import anyio
 import click
 import msgspec
 
 from llm_router_mw.cli.device_list import parse_devices
 from llm_router_mw.cli.estimate_table import print_estimate
+from llm_router_mw.cli.hub_flags import hub_flags
 from llm_router_mw.cli.load_flags import load_flags
 from llm_router_mw.config import RouterConfig, parse_config
-from llm_router_mw.errors import LLMRouterError
+from llm_router_mw.errors import ConfigError, LLMRouterError
 from llm_router_mw.gguf import first_shard
+from llm_router_mw.hub import Hub
+from llm_router_mw.hub_reference import parse_reference
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.outlook import look_ahead
 from llm_router_mw.router.registry import load_registry
-from llm_router_mw.types import HOST, Device, Model, Placement, Pooling
+from llm_router_mw.types import HOST, Device, LoadOptions, Model, Placement, Pooling
 
 _MIB = 1024**2
 
 
 @click.command()
-@click.argument("file", type=click.Path(readable=False, path_type=Path))
+@click.argument("name", metavar="FILE|OWNER/NAME[:QUANT]")
+@hub_flags
 @load_flags
 @click.option(
     "--pooling",
@@ -50,31 +57,49 @@ _MIB = 1024**2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def estimate(
     *,
-    file: Path,
+    name: str,
+    hf_file: str | None,
+    hf_token: str | None,
+    offline: bool,
     pooling: Pooling | None,
     devices: str | None,
     margin_mib: int,
     as_json: bool,
     **load: Any,
 ) -> None:
-    """Say what FILE will take on each device, and whether that fits."""
+    """Say what a model will take on each device, and whether that fits.
+
+    It is a file, or a model of the hub, of which the header alone is read.
+    """
     try:
-        model = _model(file, {**load, "pooling": pooling or ""})
-        found = _own_devices() if devices is None else parse_devices(devices)
-        outlook = look_ahead(model, _placement(model, found), found, margin_mib * _MIB)
+        hub = Hub(os.environ, token=hf_token, offline=offline)
+        options = parse_config(load, pooling=pooling or "").load
+        with TemporaryDirectory(prefix="llm-router-mw-") as folder:
+            model = _model(name, hf_file, hub, Path(folder), options)
+            found = _own_devices() if devices is None else parse_devices(devices)
+            outlook = look_ahead(model, _placement(model, found), found, margin_mib * _MIB)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(outlook)).decode())
     else:
-        print_estimate(outlook, file.name, sys.stdout)
+        print_estimate(outlook, model.id, sys.stdout)
 
 
-def _model(file: Path, options: dict[str, Any]) -> Model:
-    if not file.is_file():
-        raise click.ClickException(f"the model file {str(file)!r} does not exist; check the path")
-    path = str(first_shard(file))
-    return Model(id=file.name, path=path, source="command", options=parse_config(options).load)
+def _model(name: str, hf_file: str | None, hub: Hub, folder: Path, options: LoadOptions) -> Model:
+    """Return the model that *name* means; headers from the hub are kept in *folder*."""
+    file = Path(name)
+    if file.is_file():
+        path = first_shard(file)
+        return Model(id=file.name, path=str(path), source="command", options=options)
+    if file.suffix == ".gguf":
+        raise click.ClickException(f"the model file {name!r} does not exist; check the path")
+    try:
+        reference = parse_reference(name, hf_file)
+    except ConfigError as error:
+        raise click.ClickException(f"there is no file {name!r}, and as {error.message}") from error
+    path = hub.find(reference) or anyio.run(hub.peek, reference, folder)
+    return Model(id=str(reference), path=str(path), source="hub", options=options)
 
 
 def _own_devices() -> tuple[Device, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import click
 from llm_router_mw.asgi import LLMRouterApp
 from llm_router_mw.cli import log, server
 from llm_router_mw.cli.access import is_loopback, local_programs, nobody
+from llm_router_mw.cli.download import download_all
+from llm_router_mw.cli.hub_flags import hub_flags, hub_models
 from llm_router_mw.cli.load_flags import load_flags
 from llm_router_mw.cli.memory_flags import memory_flags
 from llm_router_mw.cli.scheduling_flags import scheduling_flags
@@ -39,6 +42,20 @@ logger = logging.getLogger("llm_router_mw.cli")
     type=click.Path(readable=False, path_type=Path),
     multiple=True,
     help="Serve this GGUF file; repeatable. Its id is its name without .gguf.",
+)
+@click.option(
+    "-hf",
+    "-hfr",
+    "--hf-repo",
+    "hf_repos",
+    metavar="OWNER/NAME[:QUANT]",
+    multiple=True,
+    help="Serve a model of the Hugging Face hub; repeatable. It is downloaded when it is asked "
+    "for, if it fits.",
+)
+@hub_flags
+@click.option(
+    "--download-only", is_flag=True, help="Fetch what is missing of the hub's models, and exit."
 )
 @scheduling_flags
 @load_flags
@@ -113,6 +130,9 @@ def serve(
     port: int,
     models_dir: Path | None,
     model_files: tuple[Path, ...],
+    hf_repos: tuple[str, ...],
+    hf_file: str | None,
+    download_only: bool,
     context_shift: bool,
     threads: int,
     lora_files: tuple[str, ...],
@@ -127,13 +147,15 @@ def serve(
 ) -> None:
     """Serve a directory of GGUF models over HTTP."""
     log.configure(verbose=verbose)
-    if models_dir is None and not model_files:
-        raise click.UsageError("no models: name a directory with --models-dir or a file with -m")
+    if models_dir is None and not model_files and not hf_repos:
+        raise click.UsageError(
+            "no models: name a directory with --models-dir, a file with -m or a repository with -hf"
+        )
     if models_dir is not None:
         _check_directory(models_dir)
     router = _router(
         models_dir=models_dir,
-        models=_named(model_files),
+        models={**_named(model_files), **hub_models(hf_repos, hf_file)},
         context_shift=context_shift,
         n_threads=max(threads, 0),
         lora=adapters(split(lora_files), split(scaled_lora_files)),
@@ -144,6 +166,8 @@ def serve(
         plugin_options=plugin_options(given_plugin_options),
         **options,
     )
+    if download_only:
+        sys.exit(0 if _downloaded(router) else 1)
     bound = server.bind(host, port)
     url = server.base_url(bound)
     app = LLMRouterApp(
@@ -167,6 +191,13 @@ def serve(
 def _router(**options: Any) -> Router:
     try:
         return Router(**options)
+    except LLMRouterError as error:
+        raise click.ClickException(error.message) from error
+
+
+def _downloaded(router: Router) -> bool:
+    try:
+        return download_all(router.config, sys.stdout)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
 

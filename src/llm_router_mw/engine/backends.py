@@ -6,7 +6,7 @@ To ask this is to start the backends: on a GPU that takes memory for a context o
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, get_args
 
@@ -62,9 +62,10 @@ _buffer_device = _function("ggml_backend_buft_get_device", _POINTER, _POINTER)
 def devices() -> tuple[Device, ...]:
     """Return the GPUs, in ggml's order; integrated ones draw from the host's pool.
 
-    A device's id is its address where it has one; otherwise its name, which is not lasting.
+    A device's id is its address where it has one, on the network or on the bus; otherwise its name,
+    which is not lasting.
     """
-    return tuple(_device(found) for _, found in _gpus())
+    return tuple(_device(pointer, found) for pointer, found in _gpus())
 
 
 def device_pointers() -> dict[str, int]:
@@ -74,13 +75,23 @@ def device_pointers() -> dict[str, int]:
     """
     pointers: dict[str, int] = {}
     for pointer, found in _gpus():
-        pointers.setdefault(_device(found).id, pointer)
+        pointers.setdefault(_device(pointer, found).id, pointer)
     return pointers
 
 
-def buffer_types() -> dict[str, int]:
-    """Return the buffer type of each device, by name (``CPU``, ``CUDA0``)."""
-    types = [_buffer_type(_get(index)) for index in range(_count())]
+def buffer_types(used: Sequence[str] | None = None) -> dict[str, int]:
+    """Return the buffer type of each device, by name (``CPU``, ``CUDA0``).
+
+    Of the GPUs those in *used* only, unless that names none that is known here: then the
+    environment shows no others.
+    """
+    gpus = {pointer: device for device, pointer in device_pointers().items()}
+    if used is not None and (not used or set(used) & set(gpus.values())):
+        others = {pointer for pointer, device in gpus.items() if device not in used}
+    else:
+        others = set()
+    pointers = [_get(index) for index in range(_count())]
+    types = [_buffer_type(pointer) for pointer in pointers if pointer not in others]
     return {_text(_buffer_name(each)): each for each in types if each}
 
 
@@ -92,7 +103,7 @@ def buffer_owner(buffer_type: int) -> tuple[str, str]:
     name, owner = _text(_buffer_name(buffer_type)), _buffer_device(buffer_type)
     if _buffer_is_host(buffer_type):
         return name, HOST
-    return name, next((_device(found).id for gpu, found in _gpus() if gpu == owner), HOST)
+    return name, next((_device(gpu, found).id for gpu, found in _gpus() if gpu == owner), HOST)
 
 
 def _gpus() -> Iterator[tuple[int, _Properties]]:
@@ -105,11 +116,14 @@ def _gpus() -> Iterator[tuple[int, _Properties]]:
             yield pointer, found
 
 
-def _device(found: _Properties) -> Device:
+def _device(pointer: int, found: _Properties) -> Device:
     name, address = _text(found.name), _text(found.device_id).lower()
     kind = _KINDS.get(found.registry.lower(), "other")
     # One card may be shown as several devices, told apart behind its address.
     identity = address or name
+    if kind == "rpc":
+        # Here it is the buffer that is named after the server.
+        identity = _text(_buffer_name(_buffer_type(pointer)))
     return Device(
         id=identity,
         pool=HOST if found.type == _Type.IGPU else identity,

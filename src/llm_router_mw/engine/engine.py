@@ -13,6 +13,7 @@ from llm_router_mw.engine.aside import Aside, is_heavy
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.embedding import EmbeddingLoop
 from llm_router_mw.engine.generating import GenerationLoop
+from llm_router_mw.engine.kept_vocab import KeptVocab, keep_vocab
 from llm_router_mw.engine.measure import measure
 from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind, load_model
 from llm_router_mw.engine.native import llama, log
@@ -104,6 +105,8 @@ class Engine:
         self._sink: Sink = []
         self._outlets: dict[int, Outlet] = {}
         self._model: LoadedModel | None = None
+        self._vocab: KeptVocab | None = None
+        """From the first time that the weights were freed on."""
         self._context: Context | None = None
         self._loop: _Loop | None = None
         self._order: _Order | None = None
@@ -150,6 +153,25 @@ class Engine:
     def sleep(self, level: SleepLevel) -> None:
         """Free the context, or the weights too. Needs :meth:`retire`, and nothing preparing."""
         self._free(level)
+        if self._order is not None and level == "full" and self._vocab is None:
+            self._vocab = keep_vocab(self._order.path)
+
+    def _load_weights(self, order: _Order, progress: LoadProgress) -> LoadedModel:
+        path, options, _, placement = order
+        if self._vocab is not None and self._vocab.is_of(path):
+            try:
+                return load_model(path, options, progress, placement, self._vocab)
+            except ModelLoadError as error:
+                if error.out_of_memory:
+                    raise
+                logger.info("the vocabulary is read again: %s", error)
+        self._forget_vocab()
+        return load_model(path, options, progress, placement)
+
+    def _forget_vocab(self) -> None:
+        if self._vocab is not None:
+            self._vocab.close()
+            self._vocab = None
 
     def wake(self, progress: LoadProgress = lambda fraction: True) -> ModelInfo:
         """Load again what was loaded at first, as at first, but without a warm-up.
@@ -177,9 +199,9 @@ class Engine:
 
     def _start(self, order: _Order, progress: LoadProgress, *, warm_up: bool) -> ModelInfo:
         started_at = perf_counter()
-        path, options, chat_formats, placement = order
+        _, options, chat_formats, placement = order
         if self._model is None:
-            self._model = load_model(path, options, progress, placement)
+            self._model = self._load_weights(order, progress)
         model = self._model
         context = self._context = Context(model, options, placement)
         if not options.pooling and not context.generates:
@@ -335,6 +357,7 @@ class Engine:
                 thread.close()
         self._aside = self._helper = None
         self._free("full")
+        self._forget_vocab()
 
     def _free(self, level: SleepLevel) -> None:
         if self._loop is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from llm_router_mw.engine.kept_vocab import DUMMIES, KeptVocab
 from llm_router_mw.engine.lora import Adapters
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.parameters import model_parameters
@@ -37,9 +38,10 @@ class LoadAbortedError(Exception):
 class LoadedModel:
     """The weights of a model, in memory until :meth:`close`."""
 
-    def __init__(self, pointer: Any) -> None:
+    def __init__(self, pointer: Any, vocab: Vocab | None = None) -> None:
+        """Take *pointer* over; *vocab* is its vocabulary where it was loaded without."""
         self.pointer = pointer
-        self.vocab = Vocab(pointer)
+        self.vocab = vocab or Vocab(pointer)
         self.adapters = Adapters(pointer)
         self.n_ctx_train: int = llama.llama_model_n_ctx_train(pointer)
         self.n_embd: int = llama.llama_model_n_embd_out(pointer)
@@ -92,9 +94,15 @@ class LoadedModel:
 
 
 def load_model(
-    path: str, options: LoadOptions, progress: LoadProgress, placement: Placement | None = None
+    path: str,
+    options: LoadOptions,
+    progress: LoadProgress,
+    placement: Placement | None = None,
+    kept: KeptVocab | None = None,
 ) -> LoadedModel:
     """Load the weights in *path* as *options* say; where to, says *placement* if there is one.
+
+    Of a vocabulary that was *kept* nothing is read again. It must outlive the model.
 
     Raises:
         ModelFileError: the file, or that of an adapter, is missing or cannot be read.
@@ -115,9 +123,12 @@ def load_model(
         return not aborted
 
     parameters = model_parameters(options, placement)
+    if kept is not None:
+        kept.stand_in(parameters)
     parameters.progress_callback = llama.llama_progress_callback(on_progress)
     log.clear()
-    pointer = llama.llama_model_load_from_file(os.fsencode(path), parameters)
+    with log.ignoring(DUMMIES):
+        pointer = llama.llama_model_load_from_file(os.fsencode(path), parameters)
     if aborted:
         raise LoadAbortedError
     if not pointer:
@@ -126,7 +137,7 @@ def load_model(
             f"llama.cpp could not load {name!r}: {reason.replace(path, name)}",
             out_of_memory=log.tells_of_shortage,
         )
-    model = LoadedModel(pointer)
+    model = LoadedModel(pointer, kept.vocab if kept is not None else None)
     try:
         if not model.vocab.usable:
             raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from llama_cpp import llama_cpp as _bindings
@@ -29,6 +31,7 @@ class NativeLog:
         self._open = False
         self.muted = False
         """While this is set nothing is taken: what went wrong was wanted so."""
+        self._ignored: bytes | None = None
         # Kept, because llama.cpp holds only a bare pointer to it.
         self._callback = llama.llama_log_callback(self.take)
 
@@ -50,9 +53,18 @@ class NativeLog:
         errors = [text.strip() for level, text in self._lines if level == _ERROR]
         return "; ".join([text for text in errors if text][-count:])
 
+    @contextmanager
+    def ignoring(self, part: bytes) -> Iterator[None]:
+        """Take no lines meanwhile that *part* is in: what they tell of was wanted so."""
+        self._ignored = part
+        try:
+            yield
+        finally:
+            self._ignored = None
+
     def take(self, level: int, text: bytes, _: object) -> None:
         """Take what llama.cpp logs; called by it, in whatever thread it is."""
-        if self.muted:
+        if self.muted or (self._ignored is not None and self._ignored in text):
             return
         if level == _CONTINUED:
             if self._open and self._lines:

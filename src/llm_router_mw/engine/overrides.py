@@ -55,15 +55,19 @@ def install_split(parameters: Any, shares: Sequence[float]) -> None:
         parameters.tensor_split = (ctypes.c_float * size)(*shares)
 
 
-def install_overrides(parameters: Any, overrides: Sequence[tuple[str, str]]) -> None:
+def install_overrides(
+    parameters: Any, overrides: Sequence[tuple[str, str]], used: Sequence[str] | None = None
+) -> None:
     """Make *parameters* place tensors by *overrides*: pairs of pattern and buffer type.
+
+    With *used*, GPUs that are not among these are not there: llama.cpp would end the process.
 
     Raises:
         ModelLoadError: there is no such buffer type.
     """
     if not overrides:
         return
-    known = buffer_types()
+    known = buffer_types(used)
     rows = (_Override * (len(overrides) + 1))()
     for row, (pattern, buffer) in zip(rows, overrides, strict=False):
         if buffer not in known:

@@ -53,7 +53,7 @@ def model_parameters(options: LoadOptions, placement: Placement | None = None) -
     if placement is not None:
         install_devices(parameters, placement.devices)
     install_split(parameters, where.tensor_split)
-    install_overrides(parameters, tensor_overrides(options))
+    install_overrides(parameters, tensor_overrides(options, placement))
     parameters.load_mode = _LOAD_MODE[options.use_mmap, options.use_mlock]
     return parameters
 

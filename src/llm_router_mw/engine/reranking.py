@@ -67,7 +67,7 @@ class _Marks:
     """The special tokens around a query and a document, by llama.cpp's rules."""
 
     def __init__(self, model: LoadedModel) -> None:
-        vocab = llama.llama_model_get_vocab(model.pointer)
+        vocab = model.vocab.pointer
         sep = llama.llama_vocab_sep(vocab)
         eos = llama.llama_vocab_eos(vocab)
         ends = [sep if eos == _NO_TOKEN else eos] if llama.llama_vocab_get_add_eos(vocab) else []

@@ -73,6 +73,12 @@ class Slots:
         self._cells = Cells(context.n_cells)
         self._slots = [Slot(sequence) for sequence in range(context.n_parallel)]
         self._clock = count(1)
+        self.settled = True
+        """Whether all states are where they belong.
+
+        llama.cpp copies and moves some of them not before the next step: until then they can be
+        neither saved nor overwritten from outside.
+        """
         self.on_loss: Callable[[Slot], None] = lambda slot: None
         """Is told of an idle slot whose conversation, or most of it, is about to be forgotten."""
 
@@ -120,6 +126,8 @@ class Slots:
         """Return how much of the first *length* tokens of *slot* can be gone on from."""
         if length == len(slot.tokens) or self._context.can_rewind(slot.sequence, length):
             return Match(slot, length)
+        if not self.settled:
+            return NO_MATCH
         for checkpoint in reversed(slot.checkpoints):
             if checkpoint.length <= length:
                 return Match(slot, checkpoint.length, checkpoint)
@@ -179,7 +187,7 @@ class Slots:
         else:
             self._part_with(slot)
             if match.slot is not None:
-                self._copy(match.slot, slot, match.length)
+                self._copy(match.slot, slot, match)
         slot.key = key
         slot.busy = True
         self.rewind(slot, match)
@@ -195,7 +203,8 @@ class Slots:
             idle.remove(source)
         return next((slot for slot in idle if not slot.tokens), idle[0])
 
-    def _copy(self, source: Slot, target: Slot, length: int) -> None:
+    def _copy(self, source: Slot, target: Slot, match: Match) -> None:
+        length = match.length
         if self._context.unified:
             self._context.share(source.sequence, target.sequence, length)
             target.cells = source.cells[:length]
@@ -203,10 +212,23 @@ class Slots:
         else:
             # Between separate streams llama.cpp copies all or nothing.
             length = len(source.tokens)
-            self._context.share(source.sequence, target.sequence, -1)
+            self._copy_stream(source, target, at_once=match.checkpoint is not None)
             target.cells = self._cells.take(length)
         target.tokens = source.tokens[:length]
         target.checkpoints = [each for each in source.checkpoints if each.length <= length]
+
+    def _copy_stream(self, source: Slot, target: Slot, *, at_once: bool) -> None:
+        """Copy a whole stream; *at_once* if it is to be overwritten in part before the next step.
+
+        Then *source* has to be settled.
+        """
+        if at_once:
+            state = memoryview(bytearray(self._context.whole_bytes(source.sequence)))
+            self._context.save_whole(source.sequence, state)
+            self._context.restore_whole(target.sequence, state)
+        else:
+            self._context.share(source.sequence, target.sequence, -1)
+            self.settled = False
 
     def _rewind(self, slot: Slot, match: Match) -> bool:
         """Bring *slot* to the length of *match*; False if llama.cpp would not."""
@@ -228,6 +250,7 @@ class Slots:
 
     def extend(self, slot: Slot, tokens: list[int]) -> None:
         """The context has computed *tokens* behind those of *slot*."""
+        self.settled = True
         slot.tokens += tokens
         slot.cells += self._cells.take(len(tokens))
 
@@ -307,6 +330,7 @@ class Slots:
             return False
         if not self._context.shift(slot.sequence, keep, discard):
             return False
+        self.settled = False
         self._cells.give_back(slot.cells[keep : keep + discard])
         del slot.cells[keep : keep + discard]
         del slot.tokens[keep : keep + discard]

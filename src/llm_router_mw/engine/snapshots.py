@@ -55,8 +55,10 @@ class Snapshots:
         return [self._info(slot) for slot in self._slots.idle() if self.is_worth_a_file(slot)]
 
     def is_worth_a_file(self, slot: Slot) -> bool:
-        """Whether *slot* holds enough that no other slot does."""
-        return len(slot.tokens) >= _WORTH_A_FILE and not self._slots.is_elsewhere(slot)
+        """Whether *slot* holds enough that no other slot does, and can be saved now."""
+        if len(slot.tokens) < _WORTH_A_FILE or not self._slots.settled:
+            return False
+        return not self._slots.is_elsewhere(slot)
 
     def _info(self, slot: Slot) -> SequenceInfo:
         key = hashed_key(slot.key)
@@ -86,7 +88,7 @@ class Snapshots:
             SnapshotError: it is not idle or holds nothing, or the file cannot be written.
         """
         slot = next((slot for slot in self._slots.idle() if slot.sequence == sequence), None)
-        if slot is None or not self._offers.identity:
+        if slot is None or not self._offers.identity or not self._slots.settled:
             raise SnapshotError(f"sequence {sequence} holds nothing that could be saved now")
         return snapshot_of(path, self.write(slot, path).finish())
 
@@ -126,6 +128,8 @@ class Snapshots:
 
         At most *limit* tokens can be spared.
         """
+        if not self._slots.settled:
+            return None
         better_than = match.length + _WORTH_A_FILE - 1
         found = self._offers.find(beginning, limit, better_than, self._rewinding)
         if found is None or found.snapshot.size_bytes < SMALL_BYTES:

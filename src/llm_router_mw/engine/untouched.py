@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -59,9 +60,9 @@ class UntouchedMemory:
         self._lock = Lock()
         self._works: bool | None = None
         """None until it has been tried."""
-        self._allocate_address: int | None = None
+        self._allocate_address = 0
         """Of ggml's own functions; set before ours can be called."""
-        self._clear_address: int | None = None
+        self._clear_address = 0
         self._made: int | None = None
         """The last buffer that was made."""
         self._asked: tuple[int, int] | None = None
@@ -143,11 +144,11 @@ untouched_memory: Final = UntouchedMemory()
 
 
 def _word(structure: int, index: int) -> Any:
-    return _POINTER.from_address(structure + index * ctypes.sizeof(_POINTER))
+    return ctypes.c_size_t.from_address(structure + index * ctypes.sizeof(_POINTER))
 
 
-def _address(function: Any) -> int | None:
-    return ctypes.cast(function, _POINTER).value
+def _address(function: Any) -> int:
+    return ctypes.cast(function, _POINTER).value or 0
 
 
 def _is_writable(address: int) -> bool:
@@ -158,6 +159,13 @@ def _is_writable(address: int) -> bool:
     return any(int(start, 16) <= address < int(end, 16) for start, end in ranges)
 
 
+@cache
+def _madvise() -> Any:
+    return _function(
+        ctypes.CDLL(None), "madvise", ctypes.c_int, _POINTER, ctypes.c_size_t, ctypes.c_int
+    )
+
+
 def _forget_pages(base: int, size: int) -> bool:
     """Make *size* bytes at *base* zero without touching them; False: the system would not."""
     start = base + -base % mmap.PAGESIZE
@@ -165,9 +173,7 @@ def _forget_pages(base: int, size: int) -> bool:
     if start >= end:
         return False
     # Locked and other special memory is refused.
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = _POINTER, ctypes.c_size_t, ctypes.c_int
-    if madvise(start, end - start, mmap.MADV_DONTNEED) != 0:
+    if _madvise()(start, end - start, mmap.MADV_DONTNEED) != 0:
         return False
     ctypes.memset(base, 0, start - base)
     ctypes.memset(end, 0, base + size - end)

@@ -98,7 +98,8 @@ def _read(path: Path) -> tuple[Snapshot, float] | None:
 def remove(paths: Iterable[str]) -> None:
     """Remove snapshots, finished or not; those that are gone are no error."""
     for path in paths:
-        for each in (Path(path), part_path(path)):
+        # In this order: a worker that renames the one to the other just now is caught as well.
+        for each in (part_path(path), Path(path)):
             try:
                 each.unlink(missing_ok=True)
             except OSError as error:

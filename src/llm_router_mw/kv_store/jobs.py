@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -18,27 +18,39 @@ class Jobs:
     """Does what it was given while it is running."""
 
     def __init__(self) -> None:
-        self._send, self._receive = anyio.create_memory_object_stream[Job](math.inf)
+        self._jobs: deque[Job] = deque()
+        self._news = anyio.Event()
+        self._closing = False
 
     def put(self, job: Job) -> None:
         """Have *job* done after what was put before."""
-        self._send.send_nowait(job)
+        self._jobs.append(job)
+        self._news.set()
 
     @asynccontextmanager
     async def running(self, finish_seconds: float) -> AsyncIterator[None]:
         """Do jobs; when this is left, those that are left over are given *finish_seconds*."""
-        with self._send, self._receive:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._work)
-                try:
-                    yield
-                finally:
-                    self._send.close()
-                    tasks.cancel_scope.deadline = anyio.current_time() + finish_seconds
+        self._closing = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._work)
+            try:
+                yield
+            finally:
+                self._closing = True
+                self._news.set()
+                tasks.cancel_scope.deadline = anyio.current_time() + finish_seconds
 
     async def _work(self) -> None:
-        async for job in self._receive:
-            try:
-                await job()
-            except Exception:  # one that fails must not keep the next ones from being done
-                logger.exception("something about saved conversations could not be done")
+        while True:
+            while self._jobs:
+                await self._do(self._jobs.popleft())
+            if self._closing:
+                return
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def _do(self, job: Job) -> None:
+        try:
+            await job()
+        except Exception:  # one that fails must not keep the next ones from being done
+            logger.exception("something about saved conversations could not be done")

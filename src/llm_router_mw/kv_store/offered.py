@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from llm_router_mw.protocols import InstanceHandle
-from llm_router_mw.types import Snapshot, Spare
+from llm_router_mw.types import Snapshot
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +33,10 @@ class Offered:
     def worker(self, handle: InstanceHandle) -> Worker:
         """Return what is known of the worker of *handle*."""
         return self._workers.setdefault(id(handle), Worker(handle))
+
+    def get(self, handle: InstanceHandle) -> Worker | None:
+        """Return what is known of the worker of *handle*; None if it is gone, or new."""
+        return self._workers.get(id(handle))
 
     def forget(self, handle: InstanceHandle) -> Worker | None:
         """Return what was known of a worker that is gone."""
@@ -62,8 +66,3 @@ class Offered:
         if new:
             worker.handle.offer(new)
         worker.snapshots = set(by_path)
-
-    def give_spare(self, worker: Worker, spare: Spare) -> None:
-        """Let *worker* write *spare* without asking again."""
-        worker.spares.add(spare.path)
-        worker.handle.offer((), (spare,))

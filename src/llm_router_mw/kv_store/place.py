@@ -73,19 +73,33 @@ class Place:
             return None
         path = self.folder.new_path(identity)
         self.tier.reserve(path, n_bytes)
+        try:
+            await self._make_room(path, victims, needless, writer)
+        except BaseException:
+            await self.release(path)
+            raise
+        self._on_change()
+        return path
+
+    async def _make_room(
+        self,
+        path: str,
+        victims: list[Entry],
+        needless: list[Entry],
+        writer: InstanceHandle | None,
+    ) -> None:
         donor = None
         if writer is not None:
-            free = [each for each in {*victims, *needless} if not self._is_read(each, writer)]
+            free = [
+                entry
+                for entry in {*victims, *needless}
+                if not self._offered.know(entry.path, besides=writer)
+            ]
             donor = max(free, key=lambda entry: entry.size_bytes, default=None)
         if donor is not None:
             self._forget([donor])
             await anyio.to_thread.run_sync(files.recycle, donor.path, path)
         await self.discard(entry for entry in victims if entry is not donor)
-        self._on_change()
-        return path
-
-    def _is_read(self, entry: Entry, writer: InstanceHandle) -> bool:
-        return self._offered.know(entry.path, besides=writer)
 
     def keep(self, entry: Entry) -> None:
         """Take the file of *entry*, for which there is a reservation or not, as what is kept."""
@@ -125,9 +139,11 @@ class Place:
             if read is not None and self.tier.get(read[0].path) is None:
                 snapshot, used_at = read
                 self.tier.add(Entry(snapshot, min(used_at, self._clock())))
-        left = self.tier.left_bytes
-        if left is not None and left < 0:
-            await self.discard(self.tier.oldest(-left))
+        await self.shrink()
+
+    async def shrink(self) -> None:
+        """Remove what is too much."""
+        await self.discard(self.tier.oldest(-self.tier.left_bytes))
         self._on_change()
 
     async def copy(self, entry: Entry) -> Entry | None:

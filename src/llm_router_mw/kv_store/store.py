@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -36,8 +36,7 @@ _HURRIED_SECONDS = 1.0
 """What may be spent on saving while requests wait for the memory."""
 _FINISH_SECONDS = 20.0
 """What copying to disk may take when the router closes."""
-_SPARE_PART = 8
-"""A spare may take one of so many parts of the budget."""
+_LARGEST_SPARE_BYTES = 1024 * _MIB
 _SMALLEST_SPARE_BYTES = 8 * _MIB
 
 
@@ -108,7 +107,7 @@ class KVStore:
                 folder.prepare()
             except SnapshotError as error:
                 raise ConfigError(f"option: kv_cache_dir: {error}") from error
-            tier = Tier("disk", _bytes(config.kv_cache_disk), lambda: None)
+            tier = Tier("disk", _bytes(config.kv_cache_disk), lambda: UNLIMITED)
             self._disk = self._place(tier, folder, Speed(200.0, 500.0))
 
     def _place(self, tier: Tier, folder: Folder, speed: Speed) -> Place:
@@ -134,9 +133,8 @@ class KVStore:
             return
         began = anyio.current_time()
         for info in reversed(await handle.sequences()):
-            if handle.hurried and anyio.current_time() - began > _HURRIED_SECONDS:
-                break
-            await self._save(handle, info)
+            spent = anyio.current_time() - began
+            await self._save(handle, info, _HURRIED_SECONDS - spent)
 
     async def resume(self, handle: InstanceHandle) -> None:
         """Let *handle* go on from what is kept for it."""
@@ -147,26 +145,29 @@ class KVStore:
 
     # Saving
 
-    async def _save(self, handle: InstanceHandle, info: SequenceInfo) -> None:
+    async def _save(self, handle: InstanceHandle, info: SequenceInfo, seconds: float) -> None:
+        """Save *info* if it is not kept already; if that is hurried, in *seconds*."""
         used_at = self._clock() - info.used_seconds_ago
         known = [place.tier.covering(handle.identity, info) for place in self._places]
         if any(known):
             for entry in filter(None, known):
                 self._used(entry, used_at)
             return
-        for place in self._places_for(handle, info):
+        for place in self._places_for(handle, info, seconds):
             if await self._save_in(place, handle, info, used_at):
                 return
 
-    def _places_for(self, handle: InstanceHandle, info: SequenceInfo) -> list[Place]:
+    def _places_for(
+        self, handle: InstanceHandle, info: SequenceInfo, seconds: float
+    ) -> list[Place]:
         """Return where *info* may be saved, the best place first."""
-        places = [self._disk] if handle.closing else self._places
+        n_bytes, hurried = info.state_bytes, handle.hurried
         return [
             place
-            for place in places
-            if place is not None
-            and not place.is_full
-            and place.speed.pays(info.state_bytes, _compute_seconds(info), hurried=handle.hurried)
+            for place in self._places
+            if not (place.is_full or (place is self._ram and handle.closing))
+            and place.speed.pays(n_bytes, _compute_seconds(info), hurried=hurried)
+            and not (hurried and place.speed.save_seconds(n_bytes) > seconds)
         ]
 
     async def _save_in(
@@ -240,7 +241,7 @@ class KVStore:
 
     def heard(self, handle: InstanceHandle, news: SnapshotNews) -> None:
         """Take what a worker says about the files that it was offered."""
-        worker = self._offered.worker(handle)
+        worker = self._offered.get(handle) or Worker(handle)
         match news:
             case SnapshotUsed(path, _, seconds):
                 for place in self._places:
@@ -252,9 +253,9 @@ class KVStore:
                     worker.no_spares_before = self._clock() + _PAUSE_SECONDS
                     self._jobs.put(lambda: self._take_back_spares(worker))
                 else:
-                    self._jobs.put(lambda: self._remove([path]))
+                    self._jobs.put(lambda: self._remove(path))
             case SnapshotKept(snapshot):
-                self._jobs.put(lambda: self._take_spare(worker, snapshot))
+                self._take_spare(worker, snapshot)
 
     def left(self, handle: InstanceHandle) -> None:
         """Note that the process of *handle* is gone."""
@@ -279,9 +280,7 @@ class KVStore:
         ram, handle = self._ram, worker.handle
         if ram is None or not handle.identity or worker.spares or not worker.is_awake:
             return
-        left = ram.tier.left_bytes
-        limit = ram.tier.limit_bytes if ram.tier.limit_bytes != UNLIMITED else left
-        n_bytes = min((limit or 0) // _SPARE_PART, _MOST if left is None else left // 2)
+        n_bytes = min(ram.tier.left_bytes // 2, _LARGEST_SPARE_BYTES)
         if n_bytes < _SMALLEST_SPARE_BYTES or self._clock() < worker.no_spares_before:
             return
         path = ram.folder.new_path(handle.identity)
@@ -292,25 +291,27 @@ class KVStore:
             handle.offer((), (Spare(path=path, limit_bytes=n_bytes),))
             self._say_what_is_held()
 
-    async def _take_spare(self, worker: Worker, snapshot: Snapshot) -> None:
+    def _take_spare(self, worker: Worker, snapshot: Snapshot) -> None:
         """Keep what *worker* has saved by itself."""
         ram = self._ram
         if ram is None or snapshot.path not in worker.spares:
-            await self._remove([snapshot.path])
+            self._jobs.put(lambda: self._remove(snapshot.path))
             return
         worker.spares.discard(snapshot.path)
         worker.snapshots.add(snapshot.path)
-        ram.tier.release(snapshot.path)
-        await self._keep(ram, Entry(snapshot, self._clock()))
-        left = ram.tier.left_bytes
-        if left is not None and left < 0:
-            await ram.discard(ram.tier.oldest(-left))
-        await self._give_spare(worker)
+        entry = Entry(snapshot, self._clock())
+        ram.keep(entry)
+
+        async def tidy_up() -> None:
+            await self._keep(ram, entry)
+            await ram.shrink()
+            await self._give_spare(worker)
+
+        self._jobs.put(tidy_up)
 
     async def _take_back_spares(self, worker: Worker) -> None:
         paths = sorted(worker.spares)
-        worker.handle.withdraw(paths)
-        worker.spares.clear()
+        self._offered.withdraw(paths)
         for path in paths:
             if self._ram is not None:
                 await self._ram.release(path)
@@ -334,8 +335,8 @@ class KVStore:
         for identity in {entry.snapshot.identity for entry in victims}:
             self._settle_all(identity)
 
-    def _room(self) -> int | None:
-        return None if self._account is None else self._account.room(HOST)
+    def _room(self) -> int:
+        return UNLIMITED if self._account is None else self._account.room(HOST)
 
     def _say_what_is_held(self) -> None:
         if self._account is not None and self._ram is not None:
@@ -346,10 +347,10 @@ class KVStore:
     async def _sweep_now_and_then(self) -> None:
         while True:
             await anyio.sleep(_SWEEP_SECONDS)
-            await self.sweep()
+            self._jobs.put(self.sweep)
 
     async def sweep(self) -> None:
-        """Forget what nobody went on with for too long, and see what others did to the directory."""
+        """Forget what nobody went on with for too long; see what others did to the directory."""
         if self._disk is not None:
             await self._disk.scan()
         ttl = self._config.kv_cache_ttl_seconds
@@ -382,7 +383,9 @@ class KVStore:
     async def purge(self, path: str | None = None) -> Purged:
         """Remove all conversations, or those of the model in the file *path*."""
         self._purges += 1
-        wanted = None if path is None else os.path.realpath(path)
+        wanted = None
+        if path is not None:
+            wanted = await anyio.to_thread.run_sync(os.path.realpath, path)
         snapshots = size_bytes = 0
         for place in self._places:
             gone = [each for each in place.tier if wanted in (None, each.snapshot.model_path)]
@@ -391,21 +394,17 @@ class KVStore:
             await place.discard(gone)
         return Purged(snapshots=snapshots, size_bytes=size_bytes)
 
-    async def _remove(self, paths: Iterable[str]) -> None:
-        """Remove *paths*, known or not."""
-        for path in paths:
-            for place in self._places:
-                await place.discard(filter(None, [place.tier.get(path)]))
+    async def _remove(self, path: str) -> None:
+        """Remove what is in *path*, known or not."""
+        for place in self._places:
             # Only files of ours: the path comes from a worker.
-            if any(os.path.dirname(path) == str(place.folder.path) for place in self._places):
-                await anyio.to_thread.run_sync(files.remove, [path])
-
-
-_MOST = 2**62
+            if os.path.dirname(path) == str(place.folder.path):
+                await place.discard(filter(None, [place.tier.get(path)]))
+                await place.release(path)
 
 
 def _bytes(mib: int) -> int:
-    return UNLIMITED if mib == UNLIMITED else mib * _MIB
+    return UNLIMITED if mib < 0 else mib * _MIB
 
 
 def _compute_seconds(info: SequenceInfo) -> float | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from llm_router_mw.types import SequenceInfo, Snapshot
 
-UNLIMITED = -1
+UNLIMITED: Final = 2**62
+"""Bytes that nothing has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,8 +34,8 @@ class Entry:
 class Tier:
     """The index of one place, and its budget."""
 
-    def __init__(self, name: str, limit_bytes: int, room: Callable[[], int | None]) -> None:
-        """Keep *limit_bytes* at most, and never grow by more than *room* returns (None: no end)."""
+    def __init__(self, name: str, limit_bytes: int, room: Callable[[], int]) -> None:
+        """Keep *limit_bytes* at most, and never grow by more than *room* returns."""
         self.name = name
         self.limit_bytes = limit_bytes
         self._room = room
@@ -73,13 +75,9 @@ class Tier:
         return kept + sum(self._reserved.values())
 
     @property
-    def left_bytes(self) -> int | None:
-        """By how much it may grow; None is no end. Below 0 if it has grown too far."""
-        room = self._room()
-        if self.limit_bytes == UNLIMITED:
-            return room
-        left = self.limit_bytes - self.used_bytes
-        return left if room is None else min(left, room)
+    def left_bytes(self) -> int:
+        """By how much it may grow; below 0 if it has grown too far."""
+        return min(self.limit_bytes - self.used_bytes, self._room())
 
     def victims(
         self, needed: int, used_at: float, first: Iterable[Entry] = ()
@@ -91,8 +89,6 @@ class Tier:
         """
         left = self.left_bytes
         chosen: list[Entry] = []
-        if left is None:
-            return chosen
         preferred = list(first)
         older = [each for each in self if each.used_at <= used_at and each not in preferred]
         for entry in [*preferred, *older]:

@@ -44,14 +44,17 @@ def _names(
 ) -> Mapping[str, str]:
     """Return the router's ids by the worker's.
 
-    A worker that sees just the devices of its placement has them in that order, even where several
-    have one address. Otherwise address or name must tell.
+    Those that have the same ids on both sides are the same. Otherwise a worker that sees just the
+    devices of its placement has them in that order, even where several have one address; and if it
+    sees others, address or name must tell.
     """
+    known = {device.id for device in devices}
+    if all(mine.id in known for mine in seen):
+        return {mine.id: mine.id for mine in seen}
     if len(seen) == len(placement.devices):
         return {mine.id: theirs for mine, theirs in zip(seen, placement.devices, strict=True)}
     by_name = {device.backend_name: device.id for device in devices if device.backend_name}
     by_address = {device.pci_id: device.id for device in devices if device.pci_id}
-    known = {device.id for device in devices}
     found = {}
     for device in seen:
         name = device.id if device.id in known else by_address.get(device.pci_id)

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from llm_router_mw.gguf import GGML_TYPES
 from llm_router_mw.memory.hyperparameters import Hyperparameters
 from llm_router_mw.memory.layers import Layers
-from llm_router_mw.memory.phases import Need, layer_needs, logits_need, mask_bytes
+from llm_router_mw.memory.phases import Need, layer_needs, logits_need
 from llm_router_mw.memory.resolved_context import ResolvedContext
+from llm_router_mw.memory.transfers import host_inputs_bytes, transferred
 from llm_router_mw.types import HOST, Device, DeviceKind, LoadOptions
 
 _FLOAT_BYTES, _HALF_BYTES = 4, 2
 _SMALL_BYTES = 64 * 1024
 """Positions, indices and the like."""
-_PIPELINE_COPIES = 4
-"""Of the inputs, where several GPUs work at the same time (``GGML_SCHED_MAX_COPIES``)."""
+_NEVER_OFFLOADING = frozenset({"rpc"})
+"""Kinds of devices that compute with none but their own weights."""
 _OFFLOADED_BATCH = 32
 """Tokens from which on a GPU computes with weights that lie on the host."""
 
@@ -33,10 +34,9 @@ def compute_needs(
 ) -> dict[str, Need]:
     """Return the scratch memory on each device."""
     kinds: dict[str, DeviceKind] = {device.id: device.kind for device in devices}
-    masks = mask_bytes(model, context)
-    inputs = masks + _FLOAT_BYTES * context.n_tokens * model.n_embd + _SMALL_BYTES
     streams_weights = (
         bool(layers.gpus)
+        and kinds.get(layers.gpus[0]) not in _NEVER_OFFLOADING
         and options.op_offload
         and largest_host_layer_bytes > 0
         and context.n_tokens >= _OFFLOADED_BATCH
@@ -44,27 +44,28 @@ def compute_needs(
     by_layer = [_largest(layer_needs(model, context, layer)) for layer in range(model.n_layer)]
     found: dict[str, Need] = {}
     for device in layers.used:
+        streams = streams_weights and device == layers.gpus[0]
         own = [
             need
             for need, where in zip(by_layer, layers.repeating, strict=False)
-            if where == device or (streams_weights and device == _first(layers))
+            if where == device or streams
         ]
+        computes = bool(own)
         if layers.output == device:
             own.append(logits_need(model, context))
         peak = _largest(own)
-        expected, most = peak.expected + masks, peak.most + masks
+        more = transferred(model, context, layers, device, computes_layers=computes)
+        expected, most = peak.expected + more.expected, peak.most + more.most
         if device == HOST and layers.gpus:
-            expected, most = max(expected if own else 0, inputs), max(most, inputs)
+            inputs = host_inputs_bytes(model, context, layers)
+            expected, most = max(expected, inputs), max(most, inputs)
         if device != HOST:
             scratch = _converted_cache_bytes(model, context, kinds.get(device, "other"))
             expected, most = expected + scratch, most + scratch
-            if layers.is_pipelined:
-                expected += (_PIPELINE_COPIES - 1) * masks
-                most += (_PIPELINE_COPIES - 1) * inputs
-            if streams_weights and device == _first(layers):
-                expected += largest_host_layer_bytes // 2
-                most += largest_host_layer_bytes
-        found[device] = Need(expected + _SMALL_BYTES // 4, most + _SMALL_BYTES)
+        if streams:
+            expected += largest_host_layer_bytes // 2
+            most += largest_host_layer_bytes
+        found[device] = Need(max(0, expected) + _SMALL_BYTES // 4, most + _SMALL_BYTES)
     return found
 
 
@@ -76,10 +77,6 @@ def output_bytes(model: Hyperparameters, context: ResolvedContext) -> int:
     rows = context.n_batch if context.has_embeddings else context.n_outputs
     width = model.n_vocab + (model.n_embd_out if context.has_embeddings else 0)
     return _FLOAT_BYTES * width * max(rows, context.n_seq_max)
-
-
-def _first(layers: Layers) -> str:
-    return layers.gpus[0] if layers.gpus else HOST
 
 
 def _largest(needs: Iterable[Need]) -> Need:

@@ -24,6 +24,9 @@ from llm_router_mw.types import HOST, Device, DeviceKind
 logger = logging.getLogger("llm_router_mw.memory")
 
 _COMMAND = (sys.executable, "-P", "-m", "llm_router_mw.worker.devices")
+_ASKED_ONCE = ("metal", "rpc")
+"""Metal tells of the asking process only, so its answer never changes; a server in the network
+answers one process at a time, and none but that of the model that is loaded there."""
 _decoder = msgspec.json.Decoder(tuple[Device, ...])
 
 
@@ -77,8 +80,7 @@ class GgmlProbe:
             return bool(self._backends - ({"cuda"} if self._has_nvidia() else set()))
         if self._clock() - self._asked_at < self._max_age_seconds:
             return False
-        # Metal tells of the asking process only, so its answer never changes.
-        return any(each.kind != "metal" and not self._is_live(each) for each in self._found)
+        return any(each.kind not in _ASKED_ONCE and not self._is_live(each) for each in self._found)
 
     def _ask(self) -> tuple[Device, ...]:
         """Run the child; what was known before stands if that fails."""

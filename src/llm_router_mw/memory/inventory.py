@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, structs
 
 from llm_router_mw.memory.allowance import MIB, Allowance, allowance_bytes, unknown_names
+from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.protocols import DeviceProbe
-from llm_router_mw.types import HOST, Device, PoolReading
+from llm_router_mw.types import HOST, Device, InstanceKey, PoolReading
 
 logger = logging.getLogger("llm_router_mw.memory")
 
@@ -22,6 +24,8 @@ class Look(Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...]
     readings: Mapping[str, PoolReading]
     """By pool."""
+    held: Mapping[InstanceKey, Mapping[str, int]] = {}
+    """What each instance was seen to hold of each pool; what no probe knows is left out."""
 
 
 class Inventory:
@@ -62,38 +66,49 @@ class Inventory:
                 self._warn(f"the device probe {probe.name!r} failed and is left out: {error}")
         return found
 
-    def look(self, pids: Sequence[int] = (), held: Mapping[str, int] = {}) -> Look:
-        """Return the devices and a reading of each pool.
+    def look(
+        self,
+        processes: Mapping[InstanceKey, int] = {},
+        told: Mapping[str, int] = {},
+        besides: Mapping[str, int] = {},
+    ) -> Look:
+        """Return the devices, a reading of each pool, and what each instance holds.
 
-        *pids* are our own processes. *held* says, by device id, what they hold as far as they told
-        it themselves; it is used where no probe can see it.
+        *processes* are those of our instances. *told* says, by device id, what they hold as far as
+        they told it themselves; it is used where no probe can see it. *besides* is what else we
+        hold, by pool.
         """
         # Seen before and after: a process that ends or loads meanwhile must not pass for a
         # program of somebody else's that takes its place.
-        before = self.used_bytes(pids)
+        before = self.used_bytes(tuple(processes.values()))
         devices = self.devices()
-        after = self.used_bytes(pids)
+        used = {key: self.used_bytes((pid,)) for key, pid in processes.items()}
         for option, value in (("margin", self._margin), ("limit", self._limit)):
             for name in sorted(unknown_names(value, devices)):
                 self._warn(f"a memory {option} is set for {name!r}, and there is no such device")
-        seen = {key: max(before.get(key, 0), after.get(key, 0)) for key in before | after}
-        ours = {**held, **seen}
+        after: Counter[str] = Counter()
+        for held in used.values():
+            after.update(held)
+        seen = {key: max(before.get(key, 0), after[key]) for key in {**before, **after}}
+        ours = by_pool({**told, **seen}, devices)
         pools = dict.fromkeys(device.pool for device in devices)
         return Look(
             devices=devices,
-            readings={pool: self._reading(pool, devices, ours) for pool in pools},
+            readings={
+                pool: self._reading(pool, devices, ours.get(pool, 0) + besides.get(pool, 0))
+                for pool in pools
+            },
+            held={key: by_pool(held, devices) for key, held in used.items()},
         )
 
-    def _reading(
-        self, pool: str, devices: Sequence[Device], ours: Mapping[str, int]
-    ) -> PoolReading:
+    def _reading(self, pool: str, devices: Sequence[Device], ours_bytes: int) -> PoolReading:
         members = [device for device in devices if device.pool == pool]
         owner = next((device for device in members if device.id == pool), members[0])
         margin = allowance_bytes(self._margin, owner)
         return PoolReading(
             total_bytes=owner.total_bytes,
             free_bytes=owner.free_bytes,
-            ours_bytes=sum(ours.get(device.id, 0) for device in members),
+            ours_bytes=ours_bytes,
             margin_bytes=DEFAULT_MARGIN_MIB * MIB if margin is None else margin,
             limit_bytes=allowance_bytes(self._limit, owner),
         )

@@ -19,6 +19,7 @@ from llm_router_mw.memory.phases import Need
 from llm_router_mw.memory.recurrent import recurrent_bytes
 from llm_router_mw.memory.resolved_context import ResolvedContext, resolve_context
 from llm_router_mw.memory.weights import Weights, place_weights
+from llm_router_mw.tensor_overrides import tensor_overrides
 from llm_router_mw.types import (
     HOST,
     Cost,
@@ -79,7 +80,7 @@ class MetadataEstimator:
     ) -> MemoryEstimate:
         shape = file.shape
         layers = place_layers(placement, devices, shape.n_layer_all)
-        flash = _flash_attention(shape, layers, devices)
+        flash = _flash_attention(shape, layers, devices, options)
         context = resolve_context(shape, options, placement.n_ctx, flash=flash)
         weights, adapters = self._placed(file, options, placement, devices, layers)
         cache = kv_cache_bytes(shape, context, layers, offloaded=options.offload_kqv)
@@ -123,7 +124,7 @@ class MetadataEstimator:
         layers: Layers,
     ) -> tuple[Weights, dict[str, int]]:
         """Return the weights and the adapters; they stay the same for any length of context."""
-        where = (options.override_tensor, options.cpu_moe, options.n_cpu_moe, options.use_mmap)
+        where = (tensor_overrides(options, placement), options.use_mmap)
         key = (file.identity, where, layers, placement.split_mode, _facts(placement, devices))
         known = self._weights.get(key)
         if known is not None:
@@ -144,12 +145,32 @@ def _facts(placement: Placement, devices: Sequence[Device]) -> Hashable:
 
 
 def _flash_attention(
-    shape: Hyperparameters, layers: Layers, devices: Sequence[Device]
+    shape: Hyperparameters, layers: Layers, devices: Sequence[Device], options: LoadOptions
 ) -> bool | None:
     """Return False where flash attention is known not to work, None where it should."""
     kinds = {device.kind for device in devices if device.id in layers.gpus}
     heads = {head for head, has_kv in zip(shape.head_k, shape.has_kv, strict=True) if has_kv}
-    return False if kinds & {"cuda", "rocm"} and heads - _CUDA_HEADS else None
+    if kinds & {"cuda", "rocm"} and heads - _CUDA_HEADS:
+        return False
+    if options.flash_attn != "auto":
+        return None
+    attending = [
+        device for device, has_kv in zip(layers.repeating, shape.has_kv, strict=True) if has_kv
+    ]
+    # llama.cpp gives it up where it would not be computed by the device that has the layer.
+    if not options.offload_kqv and any(device != HOST for device in attending):
+        return False
+    return False if _is_drawn_to_gpu(shape, layers) else None
+
+
+def _is_drawn_to_gpu(shape: Hyperparameters, layers: Layers) -> bool:
+    """Return whether a GPU computes the attention of a layer that lies on the host.
+
+    ggml does that in LFM2 where attention comes last before layers of a GPU.
+    """
+    n_host = layers.repeating.count(HOST)
+    is_partly = 0 < n_host < shape.n_layer
+    return is_partly and shape.name.startswith("lfm2") and shape.has_kv[n_host - 1]
 
 
 def _upper(shape: Hyperparameters, cost: Cost, scratch: Need, outputs: int, overhead: Need) -> int:

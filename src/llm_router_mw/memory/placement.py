@@ -16,6 +16,8 @@ from llm_router_mw.types import HOST, Device, LoadOptions, Model, Placement
 
 _PARTIAL_STEPS = 16
 """Numbers of layers that are tried where not all have room; each has to be priced."""
+_EXPERTS_STEPS, _FEWER_STEPS = 12, 4
+"""The same of a model of experts: layers whose experts leave the GPUs, then whole layers."""
 _DIVIDED = "MIG-"
 """How the id of a part of a GPU begins: CUDA lets a process use one of them only."""
 
@@ -97,7 +99,11 @@ class AutoPlacement:
         whole: Sequence[Placement],
         contexts: Sequence[int],
     ) -> list[Placement]:
-        """Return what is left if not all layers have room: fewer of them, at last none."""
+        """Return what is left if not all layers have room: fewer of them, at last none.
+
+        Of a model of experts these leave the GPUs first: they are most of its weights, and only a
+        few of them are used for a token, while attention works on all that was said before.
+        """
         found: list[Placement] = []
         # A GPU that shares the host's memory gains nothing from what is moved there.
         is_apart = any(gpu.pool != HOST for gpu in gpus)
@@ -106,11 +112,18 @@ class AutoPlacement:
             widest = [placement for placement in whole if len(placement.devices) == most]
             targets = widest if most > 1 else whole[:1]
             least = max(1, options.min_gpu_layers)
-            for n_layers in _fewer_layers(shape.n_layer_all + 1, least, len(targets)):
-                found += [
-                    structs.replace(each, n_gpu_layers=n_layers, n_ctx=contexts[-1], degraded=True)
-                    for each in targets
-                ]
+            parts = _parts(options, shape, least, len(targets))
+            found += [
+                structs.replace(
+                    each,
+                    n_gpu_layers=n_layers,
+                    n_cpu_moe=n_cpu_moe,
+                    n_ctx=contexts[-1],
+                    degraded=True,
+                )
+                for n_layers, n_cpu_moe in parts
+                for each in targets
+            ]
         if options.min_gpu_layers == 0:
             found += _with_contexts([Placement(degraded=True)], contexts)
         return found
@@ -207,9 +220,24 @@ def _indexed(gpus: Sequence[Device], index: int) -> Device:
     return gpus[index]
 
 
-def _fewer_layers(n_layers: int, least: int, n_targets: int) -> list[int]:
-    """Return numbers of layers from under *n_layers* down to *least*, evenly spread."""
-    steps = max(2, _PARTIAL_STEPS // n_targets)
-    most = n_layers - 1
+def _parts(
+    options: LoadOptions, shape: Hyperparameters, least: int, n_targets: int
+) -> list[tuple[int, int]]:
+    """Return layers on the GPUs, and layers without their experts there, best first.
+
+    Of the first there are *least* at least.
+    """
+    all_layers = shape.n_layer_all + 1
+    said = options.cpu_moe or options.n_cpu_moe or options.override_tensor
+    if not shape.n_expert or said:  # where tensors go that were named is not changed
+        return [(n, 0) for n in _spread(least, all_layers - 1, _PARTIAL_STEPS // n_targets)][::-1]
+    experts = _spread(1, shape.n_layer_all, _EXPERTS_STEPS // n_targets)
+    fewer = _spread(least, all_layers - 1, _FEWER_STEPS // n_targets)[::-1]
+    return [(-1, n) for n in experts] + [(n, shape.n_layer_all) for n in fewer]
+
+
+def _spread(least: int, most: int, steps: int) -> list[int]:
+    """Return numbers from *least* to *most*, evenly spread; both, if there is only one step."""
+    steps = max(2, steps)
     spread = {least + (most - least) * step // (steps - 1) for step in range(steps)}
-    return sorted((n for n in spread if least <= n <= most), reverse=True)
+    return sorted(n for n in spread if least <= n <= most)

@@ -34,6 +34,8 @@ _LAZY_BYTES = 4 * 1024**3
 _HOST_ALIGNMENT, _GPU_ALIGNMENT = 32, 128
 _CUDA_ROW = 512
 """Elements that a quantised row is padded to, once per tensor."""
+_NEVER_PINNING = frozenset({"metal", "rpc"})
+"""Kinds of GPUs that have no memory of the host pinned for them."""
 _LOOKED_UP_ON_GPU = frozenset(
     GGML_TYPE_NUMBERS[name]
     for name in ("f16", "f32", "bf16", "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
@@ -116,9 +118,9 @@ class _Ledger:
         self._shares = shares(placement, layers.gpus, by_id)
         self._mapped = options.use_mmap
         # Host memory that is pinned for a GPU keeps weights as they are; mapped pages cannot be.
-        self._pinned = layers.visible and "metal" not in self._kinds.values()
+        self._pinned = layers.visible and not _NEVER_PINNING & set(self._kinds.values())
         self._overrides = [
-            (re.compile(pattern), buffer) for pattern, buffer in tensor_overrides(options)
+            (re.compile(pattern), buffer) for pattern, buffer in tensor_overrides(options, placement)
         ]
         self._bytes: dict[str, int] = defaultdict(int)
         self._spans: dict[tuple[str, int], tuple[int, int]] = {}
@@ -174,8 +176,8 @@ class _Ledger:
 
     def _owner(self, buffer: str) -> str:
         """Return the device of a buffer type's name; the worker numbers the GPUs that it sees."""
-        if buffer in self._names:
-            return self._names[buffer]
+        if buffer in self._names or buffer in self._layers.gpus:
+            return self._names.get(buffer, buffer)
         number = re.search(r"(\d+)$", buffer)
         if number and int(number[1]) < len(self._layers.gpus):
             return self._layers.gpus[int(number[1])]

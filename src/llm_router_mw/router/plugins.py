@@ -103,7 +103,8 @@ class Plugins:
 
     Args:
         config: says which installed plugins are used, and whether a broken one is forgiven.
-        given: objects, modules or dotted names of modules.
+        given: objects, classes (of which each router makes its own), modules or dotted names of
+            modules.
         use_installed: whether to look for installed ones at all.
 
     Raises:
@@ -208,6 +209,8 @@ class Plugins:
     def _register(self, thing: object, plugin: Plugin) -> None:
         try:
             _check_version(thing)
+            if isinstance(thing, type):
+                thing = thing()  # each router has its own, for things that work together
             self._manager.register(thing, plugin.name)
             self._manager.check_pending()  # a misspelt hook is silent until this asks
         except Exception as error:

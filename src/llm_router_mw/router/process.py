@@ -26,6 +26,7 @@ _LAST_WORDS_SECONDS = 1.0
 _INHERITED = frozenset(
     {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"}
     | {"SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME"}
+    | {"LLAMA_ARG_RPC"}  # servers whose devices a worker may use
 )
 _INHERITED_PREFIXES = (
     "LC_",

@@ -7,10 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import anyio
 import anyio.to_thread
-from msgspec import structs
 
-from llm_router_mw.memory.inventory import Inventory, Look
-from llm_router_mw.memory.pools import by_pool
+from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.types import Device, InstanceKey, PoolReading
 
 logger = logging.getLogger("llm_router_mw.memory")
@@ -30,7 +28,7 @@ class MemoryWatcher:
         *,
         told: Callable[[], Mapping[str, int]],
         moving: Callable[[], Collection[str]],
-        pending: Callable[[], Mapping[str, int]],
+        besides: Callable[[], Mapping[str, int]],
         every_seconds: float,
     ) -> None:
         self._inventory = inventory
@@ -42,8 +40,8 @@ class MemoryWatcher:
         """Returns by pool what our processes hold by their own account; not the host's."""
         self._moving = moving
         """Returns the pools of which our processes just take memory, or give it back."""
-        self._pending = pending
-        """Returns by pool what other routers on the machine are about to take."""
+        self._besides = besides
+        """Returns by pool what we hold besides instances."""
         self._every_seconds = every_seconds
         self._devices: tuple[Device, ...] = ()
         self._readings: Mapping[str, PoolReading] = {}
@@ -54,44 +52,21 @@ class MemoryWatcher:
         """The devices, as they were last seen."""
         return self._devices
 
-    async def look_strictly(self) -> None:
-        """Look now, and take what others are about to take for taken."""
-        await self._look(self._pending())
-
     async def look(self) -> None:
-        """Look now. What others load is partly seen already, so it is not counted twice."""
-        await self._look({})
-
-    async def _look(self, pending: Mapping[str, int]) -> None:
+        """Look now."""
         processes, told = dict(self._processes()), dict(self._told())
-        moving = set(self._moving())
+        moving, besides = set(self._moving()), dict(self._besides())
         try:
-            look, held = await anyio.to_thread.run_sync(self._read, processes, told)
+            look = await anyio.to_thread.run_sync(self._inventory.look, processes, told, besides)
         except Exception:  # a probe's answer of another shape must not end the router
             self._complain()
             return
         self._devices = look.devices
-        readings = {
-            pool: structs.replace(
-                reading, free_bytes=max(0, reading.free_bytes - pending.get(pool, 0))
-            )
-            for pool, reading in look.readings.items()
-        }
         # Where no probe tells what processes hold, what ours take just now looks like others'.
-        unseen = moving.difference(*held.values())
-        readings |= {pool: self._readings[pool] for pool in unseen & self._readings.keys()}
-        self._readings = readings
-        self._on_look(readings, held)
-
-    def _read(
-        self, processes: Mapping[InstanceKey, int], told: Mapping[str, int]
-    ) -> tuple[Look, dict[InstanceKey, dict[str, int]]]:
-        look = self._inventory.look(tuple(processes.values()), told)
-        held = {
-            key: by_pool(self._inventory.used_bytes((pid,)), look.devices)
-            for key, pid in processes.items()
-        }
-        return look, held
+        unseen = moving.difference(*look.held.values())
+        known = {pool: self._readings[pool] for pool in unseen & self._readings.keys()}
+        self._readings = {**look.readings, **known}
+        self._on_look(self._readings, look.held)
 
     def _complain(self) -> None:
         """Say once that memory could not be read; the last look stands until it can."""

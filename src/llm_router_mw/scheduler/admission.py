@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate, EvictionPolicy
+from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import asleep, candidate, needs_of, residue
 from llm_router_mw.scheduler.instance import ABSENT, ASLEEP, LEAVING, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
+from llm_router_mw.scheduler.supply import Supply
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.victims import chosen
 from llm_router_mw.types import InstanceKey, InstanceState, Price
@@ -39,40 +41,33 @@ class Admission:
     def __init__(
         self,
         ledger: Ledger,
-        residents: Iterable[Instance],
+        supply: Supply,
         policy: EvictionPolicy,
         now: float,
         is_settled: Callable[[Instance], bool] | None,
         terms_of: Callable[[Instance], Terms],
+        company: Company | None,
     ) -> None:
         self._ledger = ledger
+        self._supply = supply
         self._policy = policy
         self._now = now
         self._is_settled = is_settled
         """Whether an instance has been resident for long enough to be a victim; None: all have."""
         self._terms_of = terms_of
         """What will hold for an instance when those who wait for it use it."""
+        self._company = company
+        """Who goes with whom; None if everybody goes alone."""
+        supply.catch_up()
         self._free = ledger.rooms()
-        self._soon = dict(self._free)
+        self._soon = supply.leaving.beside(self._free, ())
         self._most: dict[str, int] | None = None
         """What there would be with all idle ones gone; worked out when it is first asked for."""
         self._most_with_busy: dict[str, int] | None = None
-        self._idle: list[Instance] = []
-        self._busy: list[Instance] = []
         self._protected: set[InstanceKey] = set()
         self._provided: set[InstanceKey] = set()
         """What has been handed out for an earlier ticket that wants the same instance."""
         self._taken: set[InstanceKey] = set()
-        for instance in residents:
-            state = instance.state
-            if state is InstanceState.LOADED or state is InstanceState.SLEEPING:
-                if not instance.terms.pinned:
-                    (self._busy if instance.leases else self._idle).append(instance)
-            elif state in LEAVING:
-                charge = ledger.charge_of(instance.key)
-                ends = state is InstanceState.STOPPING or instance.next_step == "stop"
-                ends &= state is not InstanceState.FALLING_ASLEEP
-                self._add_soon(charge if ends else _freed_by_leaving(instance, charge))
 
     def is_exhausted(self, least: Amounts, *, with_busy: bool) -> bool:
         """Whether nobody else can be helped who needs *least* at least.
@@ -83,7 +78,7 @@ class Admission:
 
     def victims_of_shortage(self) -> list[Candidate]:
         """Return whom to send away where more is charged than there is; all, if not enough."""
-        most = self._most_of_all(with_busy=False)
+        most = self._most_of_separable()
         lacking = {
             resource: min(self._short(resource, -amount), most[resource] - amount)
             for resource, amount in self._soon.items()
@@ -92,13 +87,22 @@ class Admission:
         lacking = {resource: amount for resource, amount in lacking.items() if amount > 0}
         return self._victims(lacking, set(), True, busy_too=False) or [] if lacking else []
 
+    def _most_of_separable(self) -> Mapping[str, int]:
+        """Return what there would be with all gone that need to take nobody along who stays."""
+        if self._company is None:
+            return self._most_of_all(with_busy=False)
+        idle = self._supply.idle.instances
+        staying = idle.keys() - {each.key for each in self._company.separable(idle.values(), idle)}
+        return self._supply.idle.beside(self._soon, staying)
+
     def _short(self, resource: str, overdraft: int) -> int:
         """Return for how much of *overdraft* somebody has to go.
 
         Limits do not apply to those of whom nobody could tell what they need: what they hold is
         no reason as long as the margin is really free, or will be with those who leave.
         """
-        staying = (*self._idle, *self._busy)
+        supply = self._supply
+        staying = (*supply.idle.instances.values(), *supply.busy.instances.values())
         theirs = sum(
             self._ledger.charge_of(each.key).get(resource, 0)
             for each in staying
@@ -230,10 +234,17 @@ class Admission:
         self, lacking: Amounts, keys: Collection[InstanceKey], is_overdue: bool, busy_too: bool
     ) -> list[Candidate] | None:
         staying = {*self._taken, *self._protected, *keys}
-        idle = [each for each in self._idle if each.key not in staying]
-        busy = [each for each in self._busy if each.key not in staying] if busy_too else []
+        idle = [each for key, each in self._supply.idle.instances.items() if key not in staying]
+        busy: list[Instance] = []
+        if busy_too:
+            them = self._supply.busy.instances
+            busy = [each for key, each in them.items() if key not in staying]
         if self._is_settled is not None and not is_overdue:
             idle = [each for each in idle if self._is_settled(each)]
+        if self._company is not None:
+            may_go = {each.key for each in (*idle, *busy)} | self._taken
+            idle = self._company.separable(idle, may_go)
+            busy = self._company.separable(busy, may_go)
         for mildly in (True, False):
             victims = chosen(
                 self._policy,
@@ -243,20 +254,32 @@ class Admission:
                 self._now,
             )
             if victims is not None:
-                return victims
+                return self._with_company(victims, (*idle, *busy), lacking, mildly=mildly)
             if all(each.terms.evict_to == "stop" for each in (*idle, *busy)):
                 break
         return None
 
+    def _with_company(
+        self,
+        victims: list[Candidate],
+        may_go: Iterable[Instance],
+        lacking: Amounts,
+        *,
+        mildly: bool,
+    ) -> list[Candidate]:
+        if self._company is None:
+            return victims
+
+        def shown(instance: Instance) -> Candidate:
+            return self._candidates((instance,), mildly)[0]
+
+        return self._company.with_all(victims, may_go, shown, lacking)
+
     def _candidates(self, instances: Iterable[Instance], mildly: bool) -> list[Candidate]:
-        return [
-            candidate(
-                each,
-                self._ledger.charge_of(each.key),
-                each.terms.evict_to if mildly else "stop",
-            )
-            for each in instances
-        ]
+        if mildly:
+            return [each.shown or self._supply.shown(each) for each in instances]
+        charge_of = self._ledger.charge_of
+        return [candidate(each, charge_of(each.key), "stop") for each in instances]
 
     def _hand_out(self, proposal: Proposal) -> None:
         for victim in proposal.victims:
@@ -278,21 +301,12 @@ class Admission:
 
     def _most_of_all(self, *, with_busy: bool) -> dict[str, int]:
         if self._most is None:
-            self._most = self._with_all_of(self._idle, self._soon)
+            self._most = self._supply.idle.beside(self._soon, self._taken)
         if not with_busy:
             return self._most
         if self._most_with_busy is None:
-            self._most_with_busy = self._with_all_of(self._busy, self._most)
+            self._most_with_busy = self._supply.busy.beside(self._most, self._taken)
         return self._most_with_busy
-
-    def _with_all_of(self, leaving: Iterable[Instance], room: Mapping[str, int]) -> dict[str, int]:
-        most = dict(room)
-        for instance in leaving:
-            if instance.key not in self._taken:
-                for resource, amount in self._ledger.charge_of(instance.key).items():
-                    if resource in most:
-                        most[resource] += amount
-        return most
 
 
 _WAITED_FOR = ABSENT | {InstanceState.STOPPING, InstanceState.DRAINING}
@@ -364,10 +378,3 @@ def _only(amounts: Amounts, resources: Collection[str]) -> dict[str, int]:
 def _cost(victims: Sequence[Candidate]) -> tuple[float, int]:
     """What it costs to have *victims* back: seconds of loading, then how many they are."""
     return sum(victim.load_seconds for victim in victims), len(victims)
-
-
-def _freed_by_leaving(instance: Instance, charge: Amounts) -> Amounts:
-    """Return what *instance*, which falls asleep or drains for that, will free."""
-    is_falling = instance.state is InstanceState.FALLING_ASLEEP
-    step = instance.level or "full" if is_falling else instance.next_step
-    return candidate(instance, charge, step).freed

@@ -76,30 +76,7 @@ def residue(price: Price | None, level: Step) -> dict[str, int]:
 
 
 def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
-    """Return the picture of *instance* going down to *step*, or further if it is there already.
-
-    A picture is kept as long as it is true: most instances did nothing since the last time.
-    """
-    seen = instance.pictures.get(step)
-    if seen is not None:
-        picture, of_charge, of_price, of_state, n_models = seen
-        if (
-            of_charge is charge
-            and of_price is instance.price
-            and of_state is instance.state
-            and n_models == len(instance.models)
-            and picture.last_used_seconds == instance.last_used_seconds
-            and picture.uses == instance.uses
-            and picture.load_seconds == instance.load_seconds
-        ):
-            return picture
-    picture = _picture(instance, charge, step)
-    made_of = (charge, instance.price, instance.state, len(instance.models))
-    instance.pictures[step] = (picture, *made_of)
-    return picture
-
-
-def _picture(instance: Instance, charge: Amounts, step: Step) -> Candidate:
+    """Return the picture of *instance* going down to *step*, or further if it is there already."""
     level = instance.level if instance.state is InstanceState.SLEEPING else None
     if level is not None and LADDER.index(step) <= LADDER.index(level):
         step = "stop"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from llm_router_mw.errors import (
     LeaseExpiredError,
@@ -11,12 +11,15 @@ from llm_router_mw.errors import (
 )
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import actions, events, refusals
+from llm_router_mw.scheduler.forecast import request_place
 from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
-from llm_router_mw.scheduler.leases import Leases
+from llm_router_mw.scheduler.leases import Lease, Leases
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket, Waiter
 from llm_router_mw.scheduler.residents import Do, Residents
+from llm_router_mw.scheduler.terms import NOTHING_SAID
 from llm_router_mw.scheduler.timers import Timers
+from llm_router_mw.scheduler.together import exclude_each_other, too_large_together, too_many
 from llm_router_mw.types import Failure, InstanceState
 
 
@@ -45,7 +48,7 @@ class Desk:
         """Told when the last lease of an instance has ended."""
         self._on_left = on_left
         """Told when a ticket has gone without being served."""
-        self._leases = Leases(limits.max_lease_seconds)
+        self._leases = Leases(limits.max_lease_seconds, residents.supply.note)
         self._late: set[int] = set()
         """Requests that waited for too long, and are let wait for a loading that has begun."""
         self._closing = False
@@ -75,19 +78,34 @@ class Desk:
     ) -> LLMRouterError | None:
         if self._closing:
             return RouterNotRunningError("the router is closing")
-        too_many = refusals.too_many(together, self._limits)
-        if too_many is not None:
-            return too_many
+        refusal = too_many(together, self._limits) or self._exclude_each_other(waiter, together)
+        if refusal is not None:
+            return refusal
         for instance, (_, model) in zip(together, waiter.named, strict=True):
             refusal = (
                 refusals.not_loaded(instance, model, request)
                 or refusals.cooling_down(instance, model, now)
                 or refusals.too_large(instance, repr(model), self._ledger)
-                or refusals.queue_full(instance, self._queue, self._limits)
+                or refusals.queue_full(instance, self._queue, self._residents, self._limits)
             )
             if refusal is not None:
                 return refusal
-        return None
+        return self._too_large_together(together, [waiter])
+
+    def _exclude_each_other(
+        self, waiter: Waiter, together: list[Instance]
+    ) -> LLMRouterError | None:
+        terms = self._residents.terms
+        said = [terms.get(model, NOTHING_SAID) for _, model in waiter.named]
+        return exclude_each_other(together, said)
+
+    def _too_large_together(
+        self, together: list[Instance], waiters: Iterable[Waiter]
+    ) -> LLMRouterError | None:
+        if len(together) < 2 or all(each.state in ON_ITS_WAY for each in together):
+            return None
+        models = {model for waiter in waiters for _, model in waiter.named}
+        return too_large_together(together, ", ".join(map(repr, sorted(models))), self._ledger)
 
     def _waiter(self, request: events.Request, now: float) -> Waiter:
         terms = self._residents.terms
@@ -164,7 +182,27 @@ class Desk:
         lease = self._leases.end(lease_id, now)
         if lease is None:
             return
-        instance, seconds = lease.instance, lease.keep_alive_seconds
+        self._keep(lease.instance, lease, now)
+        for beside in self._company_of(lease):
+            # What had to come with it stays as long as it does.
+            self._keep(beside, lease, now)
+            if beside.is_idle:
+                self._on_idle(beside, now)
+        if not lease.instance.leases:
+            self._on_idle(lease.instance, now)
+
+    def _company_of(self, lease: Lease) -> Iterator[Instance]:
+        for companion in self._residents.terms.get(lease.model, NOTHING_SAID).companions:
+            instance = self._residents.get(companion.instance)
+            if instance is not None and instance.state in (
+                InstanceState.LOADED,
+                InstanceState.DRAINING,
+            ):
+                yield instance
+
+    def _keep(self, instance: Instance, lease: Lease, now: float) -> None:
+        """Let *instance* stay as the request wished that had *lease*."""
+        seconds = lease.keep_alive_seconds
         if seconds is None:
             # As configured: an earlier request's wish for this model no longer holds.
             instance.keep_until.pop(lease.model, None)
@@ -173,8 +211,6 @@ class Desk:
         else:
             longest = self._limits.max_keep_alive_seconds
             instance.keep_until[lease.model] = now + min(seconds, longest)
-        if not instance.leases:
-            self._on_idle(instance, now)
 
     def revoke_all(self, instance: Instance, error: LLMRouterError, now: float) -> None:
         """End all leases of *instance* from our side."""
@@ -246,7 +282,8 @@ class Desk:
             self._late.add(request_id)
             return
         wanted = [self._residents.known(key) for key in ticket.instances]
-        refusal = refusals.timed_out(waiter, wanted, self._limits, self._ledger)
+        place = request_place(self._queue, self._residents, request_id)
+        refusal = refusals.timed_out(waiter, wanted, place, self._limits, self._ledger)
         self._reject(waiter, refusal.to_failure(), now)
 
     def refuse_late(self, now: float) -> None:
@@ -268,7 +305,9 @@ class Desk:
     def reject_too_large(self, instance: Instance, now: float) -> None:
         """Refuse all that wait for *instance* if it can never fit."""
         for ticket in self._queue.of(instance.key):
+            wanted = [self._residents.known(key) for key in ticket.instances]
             refusal = refusals.too_large(instance, ticket.names, self._ledger)
+            refusal = refusal or self._too_large_together(wanted, ticket.waiters.values())
             if refusal is not None:
                 self._reject_ticket(ticket, refusal.to_failure(), now)
 

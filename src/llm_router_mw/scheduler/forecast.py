@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
@@ -29,30 +31,38 @@ def instance_place(queue: Queue, residents: Residents, key: InstanceKey) -> Queu
     return min(places, key=lambda place: place.position, default=None)
 
 
+def next_place(queue: Queue, residents: Residents, instance: Instance) -> QueuePlace:
+    """Return the place that one more request for *instance* would have."""
+    shared = instance_place(queue, residents, instance.key)
+    if shared is not None:
+        return shared
+    return _behind(queue, [instance], residents)
+
+
 def _place(queue: Queue, residents: Residents, ticket: Ticket) -> QueuePlace:
-    before = [each for each in queue.ahead_of(ticket) if not _is_on_its_way(each, residents)]
-    first = (*before, ticket)
+    return _behind(queue.ahead_of(ticket), _wanted(ticket, residents), residents)
+
+
+def _behind(
+    tickets: Iterable[Ticket], wanted: Sequence[Instance], residents: Residents
+) -> QueuePlace:
+    """Return the place of somebody who wants *wanted*, with *tickets* before him."""
+    all_before = (_wanted(ticket, residents) for ticket in tickets)
+    before = [each for each in all_before if any(one.state not in ON_ITS_WAY for one in each)]
+    needed = [instance for each in (*before, wanted) for instance in each]
     seconds = None
-    if not any(_is_missing(each, residents) for each in first):
-        seconds = sum(_seconds(each, residents) for each in first)
+    if not any(instance.is_missing for instance in needed):  # nobody knows how long that takes
+        seconds = sum(map(_load_seconds, needed))
     return QueuePlace(position=len(before) + 1, expected_wait_seconds=seconds)
 
 
-def _is_missing(ticket: Ticket, residents: Residents) -> bool:
-    """Tell whether something has to be downloaded first: nobody knows how long that takes."""
-    return any(residents.known(key).is_missing for key in ticket.instances)
-
-
-def _is_on_its_way(ticket: Ticket, residents: Residents) -> bool:
-    return all(residents.known(key).state in ON_ITS_WAY for key in ticket.instances)
-
-
-def _seconds(ticket: Ticket, residents: Residents) -> float:
-    wanted = (residents.known(key) for key in ticket.instances)
-    return sum(_load_seconds(each) for each in wanted if each.state is not InstanceState.LOADED)
+def _wanted(ticket: Ticket, residents: Residents) -> list[Instance]:
+    return [residents.known(key) for key in ticket.instances]
 
 
 def _load_seconds(instance: Instance) -> float:
+    if instance.state is InstanceState.LOADED:
+        return 0.0
     if instance.load_seconds:
         return instance.load_seconds
     if instance.prices:

@@ -92,10 +92,8 @@ class Instance:
     keep_until: dict[str, float] = field(default_factory=dict)
     """Model → how long the last request for it wants it kept."""
 
-    pictures: dict[Step, tuple[Candidate, Amounts, Price | None, InstanceState, int]] = field(
-        default_factory=dict
-    )
-    """How it was last shown to the eviction policy, with what that was made from."""
+    shown: Candidate | None = None
+    """How eviction policies see it; None once that is no longer true."""
     choices: Choices | None = None
     """The ways to have it awake, as they were last worked out."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from llm_router_mw.scheduler.instance import Instance
@@ -23,8 +23,10 @@ class Lease:
 class Leases:
     """All last equally long, so they run out in the order in which they were given."""
 
-    def __init__(self, max_lease_seconds: float) -> None:
+    def __init__(self, max_lease_seconds: float, on_use: Callable[[Instance], None]) -> None:
         self._max_lease_seconds = max_lease_seconds
+        self._on_use = on_use
+        """Told when a lease of an instance begins or ends."""
         self._leases: dict[int, Lease] = {}
         self._by_age: deque[int] = deque()
         self._next_id = 1
@@ -41,6 +43,7 @@ class Leases:
         self._by_age.append(lease_id)
         instance.leases.add(lease_id)
         instance.used(now)
+        self._on_use(instance)
         return lease_id
 
     def end(self, lease_id: int, now: float) -> Lease | None:
@@ -49,6 +52,7 @@ class Leases:
         if lease is not None:
             lease.instance.leases.discard(lease_id)
             lease.instance.last_used_seconds = now
+            self._on_use(lease.instance)
         return lease
 
     def expired(self, now: float) -> Iterator[Lease]:

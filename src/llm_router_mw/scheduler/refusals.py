@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llm_router_mw.errors import (
-    InvalidRequestError,
     LLMRouterError,
     ModelCoolingDownError,
     ModelNotLoadedError,
@@ -16,23 +16,13 @@ from llm_router_mw.errors import (
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.demand import demand
+from llm_router_mw.scheduler.forecast import next_place
 from llm_router_mw.scheduler.instance import ASLEEP, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Waiter
+from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.shortage import Shortage, by_device, in_words, lacking, total
-from llm_router_mw.types import InstanceState
-
-
-def too_many(wanted: Sequence[Instance], limits: Limits) -> LLMRouterError | None:
-    """Refuse to hold more instances at once than there can be."""
-    count = len({instance.key for instance in wanted})
-    if 0 < limits.models_max < count:
-        return InvalidRequestError(
-            f"{count} models cannot be held at once: models_max is {limits.models_max}; "
-            "ask for fewer or raise models_max",
-            param="model",
-        )
-    return None
+from llm_router_mw.types import InstanceState, QueuePlace
 
 
 def not_loaded(instance: Instance, model: str, request: events.Request) -> LLMRouterError | None:
@@ -73,36 +63,45 @@ def too_large(instance: Instance, model: str, ledger: Ledger) -> LLMRouterError 
     )
 
 
-def queue_full(instance: Instance, queue: Queue, limits: Limits) -> LLMRouterError | None:
-    """Refuse what would have to wait where enough wait already."""
+def queue_full(
+    instance: Instance, queue: Queue, residents: Residents, limits: Limits
+) -> LLMRouterError | None:
+    """Refuse what would have to wait where enough wait already; say what its place would be."""
     if instance.state is InstanceState.LOADED:
         return None
-    if 0 < limits.max_queue <= len(queue):
-        return QueueFullError(
-            f"{len(queue)} requests wait already (max_queue); send it again later",
-            retry_after_seconds=1.0,
-        )
-    if limits.max_queue_per_model:
-        waiting = queue.waiting(instance.key)
-        if waiting >= limits.max_queue_per_model:
-            return QueueFullError(
-                f"{waiting} requests wait for {instance.key} already (max_queue_per_model); "
-                "send it again later",
-                retry_after_seconds=1.0,
-            )
-    return None
+    waiting, whom, option = len(queue), "", "max_queue"
+    most = limits.max_queue
+    if not 0 < most <= waiting:
+        waiting, whom = queue.waiting(instance.key), f" for {instance.key}"
+        most, option = limits.max_queue_per_model, "max_queue_per_model"
+    if not 0 < most <= waiting:
+        return None
+    place = next_place(queue, residents, instance)
+    seconds = place.expected_wait_seconds or 0.0
+    return QueueFullError(
+        f"{waiting} requests wait{whom} already ({option}); send it again later",
+        # By then one of those before it will probably have been served.
+        retry_after_seconds=max(1.0, seconds / place.position),
+        **_of_place(place),
+    )
 
 
 def timed_out(
-    waiter: Waiter, wanted: Sequence[Instance], limits: Limits, ledger: Ledger
+    waiter: Waiter,
+    wanted: Sequence[Instance],
+    place: QueuePlace | None,
+    limits: Limits,
+    ledger: Ledger,
 ) -> LLMRouterError:
-    """Refuse what has waited for too long for the instances *wanted*."""
+    """Refuse what has waited for too long for the instances *wanted*, and stands at *place*."""
     patience = waiter.until_seconds - waiter.since_seconds
+    known = {} if place is None else _of_place(place)
     if any(each.state is InstanceState.DOWNLOADING for each in wanted):
         return QueueTimeoutError(
             f"{', '.join(map(repr, waiter.models))} could not be downloaded within {patience:g} s; "
             "the download goes on, ask again later",
             retry_after_seconds=max(1.0, limits.max_wait_seconds),
+            **known,
         )
     short = next(filter(None, (_least_short(each, ledger.capacity) for each in wanted)), None)
     why = (
@@ -113,8 +112,16 @@ def timed_out(
     return QueueTimeoutError(
         f"no room for {', '.join(map(repr, waiter.models))} within {patience:g} s: {why}",
         retry_after_seconds=max(1.0, limits.max_wait_seconds),
+        **known,
         **({"devices": by_device(short)} if short else {}),
     )
+
+
+def _of_place(place: QueuePlace) -> dict[str, Any]:
+    return {
+        "position": place.position,
+        "expected_wait_seconds": place.expected_wait_seconds,
+    }
 
 
 def _least_short(instance: Instance, there: Callable[[str], int]) -> Shortage | None:

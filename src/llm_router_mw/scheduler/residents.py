@@ -8,8 +8,10 @@ from typing import Any
 from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import actions
+from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, needs_of, regrouped, residue
 from llm_router_mw.scheduler.instance import ASLEEP, Instance
+from llm_router_mw.scheduler.supply import Supply
 from llm_router_mw.scheduler.terms import Terms, shared
 from llm_router_mw.types import (
     EventKind,
@@ -39,7 +41,12 @@ class Residents:
         """Those in degraded places."""
         self._least: dict[str, int] | None = None
         """By pool, what the smallest of all known instances needs; None before there is one."""
+        self._asleep: set[InstanceKey] = set()
+        """Those that sleep or fall asleep."""
         self.has_groups = False
+        self._has_company = False
+        self.supply = Supply(ledger)
+        """What all of them could give."""
 
     # What there is
 
@@ -73,16 +80,15 @@ class Residents:
         """Take *terms* as what is said of the models from now on."""
         self._terms = terms
         self.has_groups = any(each.exclusive_groups for each in terms.values())
+        self._has_company = any(each.companions for each in terms.values())
         for instance in self._resident.values():
-            instance.agree(terms)
-            self._charge_groups(instance)
+            self._agree(instance)
 
     def attach(self, instance: Instance, model: str) -> None:
         """Note that *model* uses *instance*, and what was said about it holds too."""
         if model not in instance.models:
             instance.models.add(model)
-            instance.agree(self._terms)
-            self._charge_groups(instance)
+            self._agree(instance)
 
     def terms_with(self, instance: Instance, models: Iterable[str]) -> Terms:
         """Return what will hold for *instance* when *models* use it too, as to groups."""
@@ -90,6 +96,16 @@ class Residents:
             return instance.terms
         names = {*models, *instance.models} if instance.has_worker else set(models)
         return shared(self._terms[name] for name in sorted(names) if name in self._terms)
+
+    def company(self) -> Company | None:
+        """Return who goes with whom, as things are now; None if everybody goes alone."""
+        return Company(self._resident.values()) if self._has_company else None
+
+    def expendable(self) -> list[Instance]:
+        """Return those that nobody uses and that may go, as far as all go that go with them."""
+        idle = [each for each in self._resident.values() if each.is_idle and not each.terms.pinned]
+        company = self.company()
+        return idle if company is None else company.separable(idle, {each.key for each in idle})
 
     def tickets_drained_for(self) -> set[int]:
         """Return the ids of tickets for which instances drain."""
@@ -126,6 +142,7 @@ class Residents:
         least = self._least
         instance.prices = prices
         instance.price_asked = False
+        self.supply.note(instance)
         for price in prices:
             # What was learned of the place where it is holds when it wakes there, too.
             if instance.price is not None and price.placement == instance.price.placement:
@@ -142,7 +159,7 @@ class Residents:
 
     def least_needs(self) -> dict[str, int]:
         """Return what any instance needs at least that is not awake."""
-        if any(each.state in ASLEEP for each in self._resident.values()):
+        if self._asleep:
             return {SLOTS: 1}  # they have a part of their memory already
         pools = (self._least or {}).items()
         return {SLOTS: 1, **{pool: size for pool, size in pools if size > 0}}
@@ -293,6 +310,7 @@ class Residents:
     def dying(self, instance: Instance) -> None:
         """Let nothing more be done to *instance*: its worker has ended already."""
         instance.state = InstanceState.STOPPING
+        self.supply.note(instance)
 
     def gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
         """Take the worker of *instance* as gone, and its memory with it."""
@@ -310,8 +328,7 @@ class Residents:
         """Note that *model* no longer uses *instance*."""
         instance.models.discard(model)
         instance.keep_until.pop(model, None)
-        instance.agree(self._terms)
-        self._charge_groups(instance)
+        self._agree(instance)
 
     def forgive(self, instance: Instance) -> None:
         """Forget why *instance* failed."""
@@ -322,9 +339,12 @@ class Residents:
     def observe(self, instance: Instance, seen: Mapping[str, int]) -> None:
         """Charge *instance* with what it was *seen* to hold, where that is more."""
         self._ledger.see(instance.key, seen)
+        self.supply.note(instance)
 
-    def _charge_groups(self, instance: Instance) -> None:
-        """Charge *instance* with the groups that it is in by now."""
+    def _agree(self, instance: Instance) -> None:
+        """Take what holds now for *instance*, and charge it with the groups that it is in."""
+        instance.agree(self._terms)
+        self.supply.note(instance)
         charge = self._ledger.charge_of(instance.key)
         if SLOTS in charge:  # who sleeps is in no group until it wakes
             now = regrouped(charge, instance.terms)
@@ -348,6 +368,8 @@ class Residents:
         data: dict[str, Any] | None = None,
     ) -> None:
         instance.state = state
+        self.supply.note(instance)
+        (self._asleep.add if state in ASLEEP else self._asleep.discard)(instance.key)
         self._do(
             actions.Announce(
                 instance=instance.key, kind=kind, state=state, reason=reason, data=data or {}

@@ -85,13 +85,14 @@ class Room:
     def _serve(self, now: float) -> None:
         walk = Admission(
             self._ledger,
-            tuple(self._residents),
+            self._residents.supply,
             self._policy,
             now,
             (lambda instance: self._is_settled(instance, now))
             if self._limits.min_resident_seconds
             else None,
             self._terms_to_come,
+            self._residents.company(),
         )
         draining = self._residents.tickets_drained_for()
         promises: list[Promise] = []
@@ -212,11 +213,10 @@ class Room:
         self._residents.try_again(instance, f"{failure.message}; tried once more with more room")
         if instance.price is None:
             # Nobody knows how much it needs, so all that can go has to.
-            for other in self._residents:
-                if other.is_idle and not other.terms.pinned:
-                    reason = f"evicted because {instance.key} ran out of memory"
-                    self._residents.stop(other, reason, kind="evicted")
-                    instance.waits_for.add(other.key)
+            for other in self._residents.expendable():
+                reason = f"evicted because {instance.key} ran out of memory"
+                self._residents.stop(other, reason, kind="evicted")
+                instance.waits_for.add(other.key)
             if instance.waits_for:
                 self._held_back[instance.key] = instance
 
@@ -243,8 +243,15 @@ class Room:
     # Without anybody waiting
 
     def guess(self, instance: Instance, model: str) -> None:
-        """Load *instance*, which may be asked for as *model*, if there is room right now."""
+        """Load *instance*, which may be asked for as *model*, if there is room right now.
+
+        One that others must come with is not loaded on a guess, unless they are there.
+        """
         if instance.state not in (InstanceState.UNLOADED, InstanceState.SLEEPING):
+            return
+        terms = self._residents.terms.get(model, instance.terms)
+        companions = (self._residents.known(each.instance) for each in terms.companions)
+        if any(each.state is not InstanceState.LOADED for each in companions):
             return
         if instance.prices is None:
             self._residents.ask_price(instance)
@@ -261,11 +268,12 @@ class Room:
         while self._ledger.is_overdrawn:
             walk = Admission(
                 self._ledger,
-                tuple(self._residents),
+                self._residents.supply,
                 self._policy,
                 now,
                 None,
                 self._terms_to_come,
+                self._residents.company(),
             )
             victims = walk.victims_of_shortage()
             for victim in victims:

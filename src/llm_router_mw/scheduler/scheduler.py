@@ -14,7 +14,7 @@ simulator. It holds these promises:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from llm_router_mw.errors import (
@@ -35,8 +35,9 @@ from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.room import Room
+from llm_router_mw.scheduler.terms import Companion
 from llm_router_mw.scheduler.timers import Timers
-from llm_router_mw.types import Failure, InstanceKey, InstanceState, QueuePlace
+from llm_router_mw.types import Failure, InstanceKey, InstanceState, QueuePlace, Step
 
 _LOADING = frozenset({InstanceState.LOADING, InstanceState.WAKING})
 _AT_REST = frozenset({InstanceState.LOADED, InstanceState.DRAINING, InstanceState.SLEEPING})
@@ -203,7 +204,11 @@ class Scheduler:
     def _on_unload(self, event: events.Unload, now: float) -> None:
         instance = self._residents.known(event.instance)
         self._residents.forgive(instance)
+        companions = instance.terms.companions
         self._residents.detach(instance, event.model)
+        for companion in companions:
+            self._residents.known(companion.instance).keep_until.pop(event.model, None)
+        self._watch_company(companions)  # those who are left may need less
         if instance.has_worker and not instance.leases:
             self._watch_idle(instance)  # those who are left may be less patient
         self._look_for_room = True  # and in fewer groups
@@ -342,6 +347,7 @@ class Scheduler:
             reason = f"asleep after {event.sleep_seconds:.2f} s"
             self._residents.slept(instance, event.measured, reason)
             self._watch_idle(instance)
+            self._watch_company(instance.terms.companions)
             self._look_for_room = True
 
     def _on_worker_exited(self, event: events.WorkerExited, now: float) -> None:
@@ -365,6 +371,7 @@ class Scheduler:
         was_leaving = instance.state is InstanceState.STOPPING and not died
         self._residents.gone(instance, reason, died=died)
         if not self._closing:
+            self._watch_company(instance.terms.companions)
             self._room.came_free(instance)
             self._look_for_room |= not was_leaving or not self._room.hand_over(instance, now)
 
@@ -420,12 +427,31 @@ class Scheduler:
             return  # kept for somebody who waits for more than this one
         step = idle_step(instance, now)
         if step is not None:
-            idle_seconds = now - instance.last_used_seconds
-            self._residents.lower(instance, step, f"idle for {idle_seconds:.1f} s")
-            self._look_for_room = True
+            self._lower_for_idleness(instance, step, now)
         elif instance.idle_deadline_seconds > now:
             # It was used meanwhile. What is past while it is busy is seen when it is idle again.
             self._watch_idle(instance)
+
+    def _lower_for_idleness(self, instance: Instance, step: Step, now: float) -> None:
+        """Send *instance* down to *step* with all that need it; not at all if one of them stays."""
+        company = self._residents.company()
+        steps = {instance: step}
+        for each in company.of(instance) if company is not None else ():
+            own_step = idle_step(each, now)
+            if own_step is None or self._queue.wants(each.key):
+                return  # when it goes, this one is looked at again
+            steps[each] = own_step
+        for each, down in steps.items():
+            idle_seconds = now - each.last_used_seconds
+            self._residents.lower(each, down, f"idle for {idle_seconds:.1f} s")
+        self._look_for_room = True
+
+    def _watch_company(self, companions: Iterable[Companion]) -> None:
+        """See that those are looked at that stayed for somebody, who has gone."""
+        for companion in companions:
+            instance = self._residents.get(companion.instance)
+            if instance is not None and instance.has_worker and not instance.leases:
+                self._watch_idle(instance)
 
     def _set_timer(self) -> None:
         at_seconds = self._timers.next_seconds

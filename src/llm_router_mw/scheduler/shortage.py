@@ -15,7 +15,7 @@ Shortage = Mapping[str, tuple[int, int]]
 def lacking(needs: Amounts, there: Callable[[str], int]) -> Shortage:
     """Return what there is too little of for *needs*; *there* says how much there is of a resource.
 
-    Counts of instances are left out: see ``refusals.too_many``.
+    Counts of instances are left out: see ``together.too_many``.
     """
     return {
         resource: (amount, there(resource))

@@ -8,7 +8,6 @@ from itertools import islice, product
 
 from llm_router_mw.errors import InvalidRequestError, LLMRouterError, ModelTooLargeError
 from llm_router_mw.memory.ledger import Amounts, Ledger
-from llm_router_mw.scheduler.demand import demand
 from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.shortage import by_device, in_words, lacking, total
@@ -55,7 +54,7 @@ def too_large_together(
 
     *models* is how the error names them. Those of whom nobody knows what they need take nothing.
     """
-    ways = [list(_ways(instance, ledger)) for instance in {each.key: each for each in wanted}.values()]
+    ways = [list(_ways(instance, ledger)) for instance in dict.fromkeys(wanted)]
     all_short = []
     for needs in islice(product(*ways), _MOST_WAYS + 1):
         short = lacking(_sum(needs), ledger.most)
@@ -71,16 +70,17 @@ def too_large_together(
 
 
 def _ways(instance: Instance, ledger: Ledger) -> Iterator[Amounts]:
-    """Yield what *instance* may come to take: as it is, and in each place."""
+    """Yield what *instance* may come to take of memory: as it is, and in each place."""
     if instance.has_worker:
-        yield ledger.charge_of(instance.key)
+        charge = ledger.charge_of(instance.key)
+        yield {name: n for name, n in charge.items() if ledger.reading(name) is not None}
     for price in instance.prices or ():
-        yield demand(price, instance.terms)
+        yield price.bytes_by_pool
     if not instance.prices:
         yield {}
 
 
-def _sum(amounts: Sequence[Amounts]) -> dict[str, int]:
+def _sum(amounts: Sequence[Amounts]) -> Amounts:
     summed: Counter[str] = Counter()
     for each in amounts:
         summed.update(each)

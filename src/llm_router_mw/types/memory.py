@@ -49,6 +49,8 @@ class Placement(Struct, frozen=True, kw_only=True):
     """Share of each device in ``devices``."""
     main_gpu: int = 0
     """Index in ``devices``."""
+    n_cpu_moe: int = 0
+    """Of how many layers, the first ones, the experts lie on the host though the layers do not."""
     n_ctx: int = 0
     """Tokens of context, resolved; 0 leaves it to the load options."""
     degraded: bool = False

@@ -10,6 +10,7 @@ from llm_router_mw import wire
 from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.engine import Engine
 from llm_router_mw.engine.model import LoadAbortedError
+from llm_router_mw.engine.remote import register_servers
 from llm_router_mw.errors import LLMRouterError, SnapshotError, WireError
 from llm_router_mw.types import SequenceInfo, SleepLevel
 from llm_router_mw.worker.channel import Channel
@@ -87,6 +88,7 @@ class Child:
             raise WireError(f"expected load, not {type(load).__name__}")
         # Before anything native looks at its devices.
         os.environ.update(visibility(load.placement) | load.environ)
+        register_servers(os.environ)
         self._report(0.0)
         info = self._engine.load(
             load.path,

@@ -8,6 +8,7 @@ import sys
 import msgspec
 
 from llm_router_mw.engine.bare import import_bindings_only
+from llm_router_mw.errors import ModelLoadError
 
 _STDOUT, _STDERR = 1, 2
 
@@ -19,7 +20,12 @@ def main() -> int:
     os.dup2(_STDERR, _STDOUT)
     import_bindings_only()
     from llm_router_mw.engine.backends import devices
+    from llm_router_mw.engine.remote import register_servers
 
+    try:
+        register_servers(os.environ)
+    except ModelLoadError as error:  # the devices of this machine are there all the same
+        print(error, file=sys.stderr)
     with open(answer, "wb") as file:
         file.write(msgspec.json.encode(devices()))
     return 0

@@ -40,8 +40,10 @@ def _answer(order: DryRunOrder) -> DryRunAnswer:
     os.environ.update(visibility(order.placement))
     # Only now, so that no backend has looked at its devices before.
     from llm_router_mw.engine.dry_run import dry_run
+    from llm_router_mw.engine.remote import register_servers
 
     try:
+        register_servers(os.environ)
         return DryRunAnswer(memory=dry_run(order.path, order.options, order.placement))
     except LLMRouterError as error:
         return DryRunAnswer(failure=error.to_failure())

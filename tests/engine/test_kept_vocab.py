@@ -1,0 +1,181 @@
+"""A model that wakes reads its weights only: the vocabulary was kept, and is the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import GGUFReader
+
+from llm_router_mw.engine import engine as engine_module
+from llm_router_mw.engine.kept_vocab import KeptVocab, keep_vocab
+from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.types import ChatTask, EmbedTask, RerankTask
+from tests.engine.conftest import Load
+from tests.engine.driver import GREEDY, Driver, prompt
+from tests.support.tiny_architectures import ARCHITECTURES, write_tiny
+from tests.support.tiny_models import write_tiny_llama
+
+CHAT = ChatTask(messages=({"role": "user", "content": "the fox"},), max_tokens=9, sampling=GREEDY)
+
+
+def sleep(driver: Driver) -> None:
+    driver.engine.retire()
+    driver.engine.sleep("full")
+
+
+def kept(driver: Driver) -> KeptVocab | None:
+    return driver.engine._vocab
+
+
+def used(driver: Driver) -> bool:
+    """Tell whether the model works with what was kept."""
+    vocab, model = kept(driver), driver.engine._model
+    assert model is not None
+    return vocab is not None and model.vocab is vocab.vocab
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kind_of_model_answers_as_before(
+    load: Load, tmp_path: Path, architecture: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    driver = load(write_tiny(tmp_path / "model.gguf", architecture))
+    before = driver.answer(prompt(max_tokens=20)), driver.answer(CHAT)
+    for _ in range(2):
+        sleep(driver)
+        info = driver.engine.wake()
+        assert used(driver)
+        assert (driver.answer(prompt(max_tokens=20)), driver.answer(CHAT)) == before
+        assert info.n_vocab == driver.info.n_vocab
+        assert info.n_params == driver.info.n_params
+    assert "dummy" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["encoder", "endless"])
+def test_it_embeds_as_before(load: Load, request: pytest.FixtureRequest, kind: str) -> None:
+    driver = load(request.getfixturevalue(kind), pooling="mean")
+
+    def vectors() -> Any:
+        asked = driver.submit(EmbedTask(inputs=("the fox", "a dog and a fox")))
+        driver.run()
+        return driver.vectors(asked)
+
+    before = vectors()
+    sleep(driver)
+    driver.engine.wake()
+    assert used(driver)
+    assert vectors() == before
+
+
+def test_it_ranks_as_before(load: Load, tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "ranker.gguf", "qwen3", rank_template="{query} {document}")
+    driver = load(model, pooling="rank")
+
+    def scores() -> Any:
+        asked = driver.submit(RerankTask(query="fox", documents=("the fox", "a dog")))
+        driver.run()
+        return driver.deltas[asked][:-1]
+
+    before = scores()
+    sleep(driver)
+    driver.engine.wake()
+    assert used(driver)
+    assert scores() == before
+
+
+def test_of_a_context_alone_nothing_is_kept(load: Load, endless: Path) -> None:
+    driver = load(endless)
+    driver.engine.retire()
+    driver.engine.sleep("context")
+    assert kept(driver) is None
+    driver.engine.wake()
+    assert driver.answer(prompt(max_tokens=3))
+
+
+def test_another_file_in_its_place_has_a_vocabulary_of_its_own(load: Load, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "model.gguf", says=("Hello", "!"))
+    driver = load(path)
+    sleep(driver)
+    other = write_tiny_llama(tmp_path / "other.gguf", says=("Bye", "!"), n_vocab=700)
+    os.replace(other, path)
+    info = driver.engine.wake()
+    assert not used(driver)
+    assert info.n_vocab == 700
+    assert driver.answer(prompt()) == "Bye!"
+    sleep(driver)
+    driver.engine.wake()
+    assert used(driver)
+    assert driver.answer(prompt()) == "Bye!"
+
+
+def test_a_file_that_is_gone_cannot_be_kept_and_the_wake_says_so(
+    load: Load, tmp_path: Path
+) -> None:
+    path = write_tiny_llama(tmp_path / "model.gguf")
+    driver = load(path)
+    hidden = path.rename(path.with_suffix(".hidden"))
+    sleep(driver)
+    assert kept(driver) is None
+    with pytest.raises(Exception, match="does not exist"):
+        driver.engine.wake()
+    hidden.rename(path)
+    sleep(driver)
+    path.rename(hidden)
+    with pytest.raises(Exception, match="does not exist"):
+        driver.engine.wake()
+    hidden.rename(path)
+    driver.engine.wake()
+    assert driver.answer(prompt(max_tokens=3))
+
+
+def test_a_model_that_cannot_be_loaded_without_it_is_loaded_with_it(
+    load: Load, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = load(endless)
+    before = driver.answer(prompt(max_tokens=5))
+    sleep(driver)
+    stand_in = KeptVocab.stand_in
+
+    def spoil(vocab: KeptVocab, parameters: Any) -> None:
+        stand_in(vocab, parameters)
+        parameters.kv_overrides[1].value.val_i64 += 1
+
+    monkeypatch.setattr(KeptVocab, "stand_in", spoil)
+    driver.engine.wake()
+    assert kept(driver) is None
+    assert driver.answer(prompt(max_tokens=5)) == before
+
+
+def test_lack_of_memory_is_no_reason_to_try_again(
+    load: Load, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = load(endless)
+    sleep(driver)
+    calls: list[object] = []
+
+    def fail(*arguments: object) -> object:
+        calls.append(arguments)
+        raise ModelLoadError("no room", out_of_memory=True)
+
+    monkeypatch.setattr(engine_module, "load_model", fail)
+    with pytest.raises(ModelLoadError, match="no room"):
+        driver.engine.wake()
+    assert len(calls) == 1
+
+
+def test_a_file_that_says_another_number_of_tokens_is_left_alone(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "model.gguf")
+    found = keep_vocab(str(path))
+    assert found is not None
+    found.close()
+    reader = GGUFReader(path, "r+")
+    reader.fields["llama.vocab_size"].parts[-1][0] += 1
+    reader.data.flush()
+    assert keep_vocab(str(path)) is None
+
+
+def test_what_is_no_model_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("no model")
+    assert keep_vocab(str(tmp_path / "text.gguf")) is None

@@ -9,7 +9,7 @@ from benchmarks.scenarios.embeddings import embeddings
 from benchmarks.scenarios.first_token import first_token
 from benchmarks.scenarios.long_prompt import long_prompt
 from benchmarks.scenarios.shared_prompt import shared_prompt
-from benchmarks.scenarios.swapping import swapping
+from benchmarks.scenarios.swapping import returning, swapping
 from benchmarks.scenarios.throughput import throughput
 from benchmarks.scenarios.two_models import two_models
 from benchmarks.scenarios.waking import REST_SECONDS, asleep, waking
@@ -18,6 +18,7 @@ _ADDED_LIMIT_MS = 3.0
 _ASLEEP_LIMIT_MIB = 120.0
 _WAKE_TARGET = 1 / 0.5
 _SWAP_TARGET = 1 / 0.85
+_RETURN_TARGET = 1 / 0.3
 
 
 def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
@@ -45,6 +46,7 @@ def engine_scenarios(*, quick: bool = False) -> list[Scenario]:
         waking(16384, n_swaps, rest_seconds=rest_seconds, target=_WAKE_TARGET),
         swapping(4096, n_swaps, rest_seconds=rest_seconds, target=_SWAP_TARGET),
         swapping(16384, n_swaps, rest_seconds=rest_seconds, target=_SWAP_TARGET),
+        returning(n_shared, rest_seconds=rest_seconds, target=_RETURN_TARGET),
         two_models(6, 2 if quick else 4, 4),
         asleep("full", n_shared // 2, limit_mib=_ASLEEP_LIMIT_MIB),
         asleep("context", n_shared // 2, limit_mib=None),

@@ -1,4 +1,4 @@
-"""Two models take turns where only one has room: the time to the first token of each."""
+"""Two models take turns where only one has room: what a swap takes, and what it costs a talk."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import random
 import statistics
 import time
 
+from benchmarks.answer import Answer
 from benchmarks.bare_load import bare_load_seconds
-from benchmarks.chat import chat_request, user
+from benchmarks.chat import Message, assistant, chat_request, user
 from benchmarks.models.words import text
 from benchmarks.outcome import Metric
 from benchmarks.scenario import Sample, Scenario, count_tokens
@@ -16,6 +17,7 @@ from benchmarks.servers import Server
 from benchmarks.settings import Settings
 
 _ANSWER_TOKENS = 2
+_CONTEXT_OF_TALK = 4096
 _N_PARALLEL = 4
 
 
@@ -50,3 +52,49 @@ def swapping(n_ctx: int, repeats: int, *, rest_seconds: float, target: float | N
         ),
         measure=measure,
     )
+
+
+def returning(prompt_tokens: int, *, rest_seconds: float, target: float | None) -> Scenario:
+    """Return the scenario of a talk of *prompt_tokens* that goes on after another model was asked.
+
+    Beside it stands what the same takes where nothing comes between.
+    """
+
+    def measure(server: Server, rng: random.Random) -> Sample:
+        model, other = server.models
+        talk = [user(text(rng, prompt_tokens))]
+        answers = [_ask(server, model, talk)]
+        _go_on(talk, answers[-1], rng)
+        answers.append(_ask(server, model, talk))
+        _go_on(talk, answers[-1], rng)
+        time.sleep(rest_seconds)
+        answers.append(_ask(server, other, [user(text(rng, PROMPT_TOKENS))]))
+        time.sleep(rest_seconds)
+        answers.append(_ask(server, model, talk))
+        _, stayed, _, back = answers
+        share = back.cached_tokens / back.prompt_tokens
+        return Sample(
+            (1000 * back.first_text_seconds, 1000 * stayed.first_text_seconds, 100 * share),
+            count_tokens(answers),
+        )
+
+    return Scenario(
+        name=f"return-{prompt_tokens}",
+        title=f"a talk of {prompt_tokens:,} tokens goes on after another model had the room",
+        settings=Settings("dense", _CONTEXT_OF_TALK, _N_PARALLEL, n_models=2),
+        metrics=(
+            Metric(name="first token, ms", target=target),
+            Metric(name="first token if nothing came between, ms"),
+            Metric(name="its prompt's tokens from cache, %", higher_is_better=True),
+        ),
+        measure=measure,
+    )
+
+
+def _ask(server: Server, model: str, talk: list[Message]) -> Answer:
+    [answer] = server.send([chat_request(model, talk, max_tokens=_ANSWER_TOKENS, seed=1)])
+    return answer
+
+
+def _go_on(talk: list[Message], answer: Answer, rng: random.Random) -> None:
+    talk += [assistant(answer.text), user(text(rng, PROMPT_TOKENS))]

@@ -71,7 +71,7 @@ def asleep(level: str, prompt_tokens: int, *, limit_mib: float | None) -> Scenar
         pid, awake = largest_private_mib(server.pid)
         wait_until_asleep(server)
         _, left = largest_private_mib(pid)
-        return Sample((awake, left, 100 * (1 - left / awake)), count_tokens(answers))
+        return Sample((awake, left, max(0.0, 100 * (1 - left / awake))), count_tokens(answers))
 
     return Scenario(
         name=f"asleep-{level}",

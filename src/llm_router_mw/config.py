@@ -118,6 +118,9 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     """How often free memory is looked at, so that models make way for other programs."""
     require_estimate: bool = False
     """Refuse a model of which nobody can say what it needs, rather than load it unchecked."""
+    dry_runs: Literal["auto", "always", "never"] = "auto"
+    """Of which models llama.cpp is asked what they need before they are loaded: of those whose
+    architecture is not known, of all, or of none."""
     charge_mmap: bool = True
     """Count the pages of mapped files in full, though the system could drop them."""
     observations_dir: str | None = None

@@ -163,6 +163,21 @@ async def test_progress_is_told_in_llama_servers_words() -> None:
     }
 
 
+async def test_a_download_is_told_as_its_own_stage() -> None:
+    event = RouterEvent(
+        kind="progress",
+        model="tiny",
+        at_seconds=0.0,
+        state=InstanceState.DOWNLOADING,
+        data={"value": 0.25},
+    )
+    (body,) = event_bodies(event)
+    assert body["data"] == {
+        "status": "downloading",
+        "progress": {"stages": ["download"], "current": "download", "value": 0.25},
+    }
+
+
 async def test_an_event_carries_how_its_model_is_doing() -> None:
     now = view("tiny", state=InstanceState.DRAINING, leases=1, waiting=2, position=1)
     event = RouterEvent(kind="queued", model="tiny", at_seconds=0.0, models=(now,))

@@ -60,6 +60,14 @@ def test_a_load_shows_how_far_it_is() -> None:
     }
 
 
+def test_a_download_shows_how_far_it_is() -> None:
+    coming = view("tiny", state=InstanceState.DOWNLOADING, progress=0.5)
+    assert status_body(coming, detailed=False) == {
+        "value": "downloading",
+        "progress": {"stages": ["download"], "current": "download", "value": 0.5},
+    }
+
+
 def test_why_and_where_are_for_the_management_only() -> None:
     failed = view("tiny", state=InstanceState.FAILED, error="/models/tiny.gguf is broken")
     (public,) = models_body((failed,), detailed=False)["data"]

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.asyncio
 CHAT = "/v1/chat/completions"
 SECOND = QueuePlace(position=2, expected_wait_seconds=4.2)
 LOADING = QueuePlace(position=1, progress=0.4)
+DOWNLOADING = QueuePlace(position=1, progress=0.3, is_downloading=True)
 QUICK = {"wait_patience_seconds": 0.01, "wait_comment_seconds": 0.01}
 PATIENT = {"wait_patience_seconds": 60.0}
 
@@ -70,12 +71,13 @@ def comments(client: Client) -> list[bytes]:
 
 async def test_a_stream_that_waits_begins_with_comments_about_it() -> None:
     client = sender()
-    router = waits_for(client, 3, SECOND, LOADING, QueuePlace(position=1))
+    router = waits_for(client, 3, SECOND, DOWNLOADING, LOADING, QueuePlace(position=1))
     await client.run(api(router, **QUICK))
     assert client.status == 200
     told = list(dict.fromkeys(comments(client)))
     assert told == [
         b": queued, position 2, about 5 s\n\n",
+        b": downloading 30 %\n\n",
         b": loading 40 %\n\n",
         b": queued, position 1\n\n",
     ]

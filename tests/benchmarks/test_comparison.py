@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.answer import RefusedError
+from benchmarks.bare_load import bare_load_seconds
 from benchmarks.comparison import Comparison
 from benchmarks.models.store import ModelStore
 from benchmarks.outcome import Metric, Outcome
+from benchmarks.processes import largest_private_mib
 from benchmarks.scenario import Sample, Scenario
 from benchmarks.scenarios.conversation import conversation
 from benchmarks.scenarios.embeddings import embeddings
@@ -19,7 +23,7 @@ from benchmarks.scenarios.first_token import first_token
 from benchmarks.scenarios.long_prompt import long_prompt
 from benchmarks.scenarios.shared_prompt import shared_prompt
 from benchmarks.scenarios.suite import engine_scenarios
-from benchmarks.scenarios.swapping import swapping
+from benchmarks.scenarios.swapping import returning, swapping
 from benchmarks.scenarios.throughput import throughput
 from benchmarks.scenarios.two_models import two_models
 from benchmarks.scenarios.waking import asleep, waking
@@ -156,6 +160,7 @@ def test_unequal_work_is_noted() -> None:
         (conversation(2, 2, 5), 20),
         (waking(512, 2, rest_seconds=0.0, target=2.0), 4),
         (swapping(512, 1, rest_seconds=0.0, target=None), 4),
+        (returning(60, rest_seconds=0.0, target=None), 8),
         (asleep("full", 20, limit_mib=None), 2),
         (two_models(2, 2, 3), 12),
     ],
@@ -203,6 +208,46 @@ def test_the_peer_is_started_with_the_same_settings(
     ours = " ".join(Side(3, unified=unified).command(Path("m.gguf"), settings, 80))
     assert shared in ours
     assert expected in ours
+
+
+def test_models_to_swap_and_sleep_are_told_to_both_sides(tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"weights")
+    settings = replace(SETTINGS, n_models=2, sleep_idle_seconds=5, sleep_level="context")
+    sides = (Side(3), PeerSide(3, Path("llama-server"), unified=True))
+
+    ours, peers = (" ".join(side.command(model, settings, 80)) for side in sides)
+
+    shared = f"--models-dir {tmp_path / 'm.2'} --models-max 1 --sleep-idle-seconds 5"
+    assert shared in ours
+    assert shared in peers
+    assert "--sleep-level context" in ours
+    assert "--model " not in ours + peers
+    files = sorted((tmp_path / "m.2").iterdir())
+    assert [file.name for file in files] == ["m-a.gguf", "m-b.gguf"]
+    assert {file.read_bytes() for file in files} == {b"weights"}
+
+
+def test_of_a_servers_processes_the_one_that_holds_most_is_found() -> None:
+    holds = "x = bytearray(b'1') * (100 << 20); print(flush=True); input()"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holds!r}])"
+    command = [sys.executable, "-c", starts]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        pid, held = largest_private_mib(process.pid)
+        process.communicate(b"\n")
+    assert pid != process.pid
+    assert 100 < held < 150
+
+
+def test_what_llama_cpp_alone_takes_is_measured_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    model = ModelStore(tmp_path, tiny=True).path("dense")
+
+    assert 0 < bare_load_seconds(model, SETTINGS) < 60
 
 
 @pytest.mark.parametrize("quick", [False, True])

@@ -119,6 +119,26 @@ async def test_a_group_is_loaded_together_and_a_request_waits_for_all_of_it(
         assert (story.loads("a"), story.loads("b")) == (1, 1)
 
 
+async def test_a_group_that_is_together_goes_together_or_not_at_all(letters: Path) -> None:
+    story = Story()
+    groups = {"all": {"members": ("a", "b"), "mode": "together"}}
+    async with real_router(story, models_dir=letters, groups=groups, models_max=3) as router:
+        await say(router, "a")
+        await say(router, "c")
+        async with router.acquire("a"):
+            # All of b could go, but for a that is in use.
+            await say(router, "d")
+            assert story.evicted() == ["c"]
+        await router.load("c")
+        assert sorted(story.evicted()[1:]) in (["a", "b"], ["d"])
+        await say(router, "d")
+        await say(router, "c")
+        await router.sleep("c")
+        async with router.acquire("c", "d", "e"):
+            assert {"a", "b"} <= set(story.evicted())
+            assert state(router, "a") is state(router, "b") is InstanceState.UNLOADED
+
+
 # How long one stays
 
 

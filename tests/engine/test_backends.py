@@ -62,6 +62,30 @@ def test_buffer_types_are_those_of_the_devices(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
+    ("used", "names"),
+    [
+        ((), {"CPU"}),
+        (("MTL0",), {"MTL0", "CPU"}),
+        (("0000:c1:00.0", "MTL0"), {"CUDA0", "MTL0", "CPU"}),
+        (("GPU-1",), {"CUDA0", "MTL0", "CPU"}),
+    ],
+)
+def test_buffer_types_of_gpus_that_are_not_used_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, used: tuple[str, ...], names: set[str]
+) -> None:
+    install(monkeypatch, ALL)
+    assert set(buffer_types(used)) == names
+
+
+def test_a_device_in_the_network_is_known_by_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = "RPC0[10.0.0.7:50052]"
+    install(monkeypatch, [FakeDevice("RPC3", registry="RPC", buffer=server)])
+    [device] = devices()
+    assert (device.id, device.kind, device.backend_name) == (server, "rpc", "RPC3")
+    assert device_pointers() == {server: 1}
+
+
+@pytest.mark.parametrize(
     ("buffer", "owner"),
     [
         (FakeBuffer("CUDA0", device="CUDA0"), "0000:c1:00.0"),

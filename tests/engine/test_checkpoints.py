@@ -127,6 +127,8 @@ class TestSeparateParts:
         driver, other = (
             load(endless, kv_unified=False, n_ctx=4096, identity=IDENTITY) for _ in range(2)
         )
+        ask(other, tokens(8, 100))
+        saved = save_all(other, tmp_path, "other")
         ask(driver, tokens(1, 300))
         [info] = snapshots(driver).infos()
         copying = driver.submit(prompt((*tokens(1, 100), *tokens(2, 30)), max_tokens=5))
@@ -136,7 +138,9 @@ class TestSeparateParts:
         assert snapshots(driver).infos() == []
         with pytest.raises(SnapshotError):
             snapshots(driver).save(info.sequence, str(tmp_path / "early"))
-        ask(driver, tokens(5, 10))
+        driver.engine.offers.offer(saved, [])
+        assert cached(driver, ask(driver, (*tokens(8, 100), *tokens(2, 9)))) == 0
+        assert cached(driver, ask(driver, (*tokens(8, 100), *tokens(3, 9)))) == 100
         other.engine.offers.offer(save_all(driver, tmp_path), [])
         given = (*tokens(1, 300), *tokens(7, 20))
         here, there = ask(driver, given), ask(other, given)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from llm_router_mw.engine.dry_run import dry_run
 from llm_router_mw.engine.native import llama
 from llm_router_mw.engine.overrides import install_devices, install_overrides, install_split
+from llm_router_mw.engine.parameters import model_parameters
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.types import LoadOptions, Placement
 from tests.engine.fake_ggml import FakeDevice, install
@@ -83,6 +85,24 @@ def test_a_buffer_type_that_is_not_there_is_refused(parameters: Any) -> None:
         ModelLoadError, match=r"'CUDA7', which does not exist here; there are .*CPU"
     ):
         install_overrides(parameters, [("exps", "CUDA7")])
+
+
+def test_a_gpu_that_the_placement_leaves_out_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpus = [FakeDevice("CUDA0", address="0000:01:00.0", buffer="CUDA0")]
+    gpus.append(FakeDevice("CUDA1", address="0000:02:00.0", buffer="CUDA1"))
+    install(monkeypatch, gpus)
+    options = LoadOptions(override_tensor=("ffn=CUDA1",))
+    placement = Placement(devices=("0000:01:00.0", "0000:02:00.0"), split_mode="layer")
+    assert model_parameters(options, placement).tensor_buft_overrides
+    for other in (
+        structs.replace(placement, split_mode="none"),
+        Placement(devices=("0000:01:00.0",)),
+        Placement(),
+    ):
+        with pytest.raises(ModelLoadError, match="'CUDA1', which does not exist here"):
+            model_parameters(options, other)
 
 
 def test_llama_understands_the_overrides(endless: Path) -> None:

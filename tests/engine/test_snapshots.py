@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from llm_router_mw.engine import snapshots as snapshots_module
+from llm_router_mw.engine.pace import Pace
+from llm_router_mw.engine.transfer import Rate
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.snapshot_file import open_snapshot, read_header, write_snapshot
 from llm_router_mw.types import EmbedTask
@@ -249,6 +252,27 @@ class TestWhichIsUsed:
         requests = [second.submit(prompt((*longer, *tokens(n, 9)), max_tokens=5)) for n in (4, 5)]
         second.run()
         assert [cached(second, request) for request in requests] == [100, 300]
+
+    @pytest.mark.parametrize(
+        ("computing", "restoring", "spared"),
+        [(1.0, 0.9, 100), (1.0, 1.1, 0), (None, 9.0, 100)],
+    )
+    def test_a_large_one_must_be_restored_faster_than_computed(
+        self,
+        start: Start,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        computing: float | None,
+        restoring: float,
+        spared: int,
+    ) -> None:
+        first, second = start(), start()
+        ask(first, FIRST)
+        second.engine.offers.offer(save_all(first, tmp_path), [])
+        monkeypatch.setattr(snapshots_module, "SMALL_BYTES", 0)
+        monkeypatch.setattr(Pace, "seconds", lambda self, n_tokens: computing)
+        monkeypatch.setattr(Rate, "seconds", lambda self, size: restoring)
+        assert cached(second, ask(second, (*FIRST, *MORE))) == spared
 
     def test_one_that_does_not_fit_the_context_is_not(self, start: Start, tmp_path: Path) -> None:
         first, second = start(n_ctx=1024), start(n_ctx=512)

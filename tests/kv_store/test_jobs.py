@@ -14,7 +14,8 @@ pytestmark = pytest.mark.asyncio
 async def test_jobs_are_done_one_after_the_other_and_one_that_fails_hurts_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    jobs, done = Jobs(), []
+    jobs = Jobs()
+    done: list[int] = []
 
     async def fail() -> None:
         raise ZeroDivisionError
@@ -36,7 +37,8 @@ async def test_jobs_are_done_one_after_the_other_and_one_that_fails_hurts_no_oth
 
 
 async def test_what_is_left_over_is_done_at_the_end() -> None:
-    jobs, done = Jobs(), []
+    jobs = Jobs()
+    done: list[int] = []
 
     async def job() -> None:
         await anyio.lowlevel.checkpoint()

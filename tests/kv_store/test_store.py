@@ -17,7 +17,7 @@ from llm_router_mw.snapshot_file import part_path
 from llm_router_mw.types import HOST
 from llm_router_mw.wire import SnapshotBad, SnapshotKept, SnapshotUsed
 from tests.support.fake_handle import MIB, FakeHandle, no_room, sequence, write
-from tests.support.stores import Account, Clock, in_memory, kept, running, settled, slept
+from tests.support.stores import Account, Clock, all_files, in_memory, kept, running, settled, slept
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -63,7 +63,7 @@ async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
 async def test_nothing_is_left_in_memory_when_the_router_has_ended(tmp_path: Path) -> None:
     async with running(tmp_path) as store:
         await saved(store, FakeHandle(held=[sequence(0, 1, 2)]))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert all_files(tmp_path) == []
 
 
 async def test_only_the_model_itself_is_offered_its_conversations(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ async def test_a_save_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
         late = write(in_directory(store, "late"), sequence(0, 1, 2))
         store.heard(handle, SnapshotKept(late))
         await settled(store)
-        assert not Path(late.path).exists()
+        assert all_files(tmp_path) == []
 
 
 def in_directory(store: SnapshotStore, name: str) -> str:

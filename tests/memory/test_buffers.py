@@ -51,6 +51,17 @@ def test_a_worker_sees_the_devices_of_its_placement_in_their_order() -> None:
     assert (costs["MIG-a"].weights_bytes, costs["MIG-b"].weights_bytes) == (2, 1)
 
 
+def test_devices_that_have_lasting_ids_may_be_seen_in_any_order() -> None:
+    seen = (device("0000:01:00.0"), device("0000:02:00.0"))
+    memory = MeasuredMemory(
+        buffers=(on("0000:01:00.0", 1), on("0000:02:00.0", 2), on(HOST)), devices=seen
+    )
+    placement = Placement(devices=("0000:02:00.0", "0000:01:00.0"))
+    costs = costs_by_device(memory, placement, seen)
+    assert costs is not None
+    assert [costs[name].weights_bytes for name in ("0000:01:00.0", "0000:02:00.0")] == [1, 2]
+
+
 def test_among_more_devices_the_address_or_the_name_tells() -> None:
     seen = (
         device("0000:01:00.0", pci_id="0000:01:00.0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,9 +13,11 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from llm_router_mw.memory.dry_run import DryRunEstimator
-from llm_router_mw.memory.dry_run_order import DryRunAnswer
+from llm_router_mw.memory.dry_run import GPU_BYTES, HOST_BYTES, DryRunEstimator
+from llm_router_mw.memory.dry_run_order import DryRunAnswer, DryRunOrder
 from llm_router_mw.memory.metadata import MetadataEstimator
+from llm_router_mw.memory.processes import sizes
+from llm_router_mw.protocols import PreparingEstimator
 from llm_router_mw.types import (
     HOST,
     BufferMemory,
@@ -26,6 +29,7 @@ from llm_router_mw.types import (
     Model,
     Placement,
 )
+from tests.support.processes import until
 from tests.support.sparse_models import BROKEN, write_sparse_model
 from tests.support.tiny_lora import write_tiny_lora
 from tests.support.tiny_models import write_tiny_llama
@@ -166,19 +170,92 @@ def test_it_waits_to_be_asked_where_the_metadata_are_enough(tiny: Path, child: F
     dry_run = DryRunEstimator(os.environ, command=child.answering(measured(host)))
     assert dry_run.estimate(model_at(tiny), Placement(), ()) is None
     assert child.runs == 0
-    dry_run.prepare(model_at(tiny), Placement())
+    dry_run.prepare(model_at(tiny), Placement(), ())
     assert dry_run.estimate(model_at(tiny), Placement(), ()) is not None
     assert child.runs == 1
 
 
-def test_an_unknown_architecture_is_tried_at_once(tmp_path: Path, child: FakeChild) -> None:
+def test_an_unknown_architecture_wants_one(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
-    path.write_bytes(
-        write_tiny_llama(tmp_path / "old.gguf").read_bytes().replace(b"llama", b"xyzzy")
+    path.write_bytes(tiny.read_bytes().replace(b"llama", b"xyzzy"))
+    dry_run = DryRunEstimator(os.environ)
+    assert isinstance(dry_run, PreparingEstimator)
+    assert dry_run.is_wanted(model_at(path))
+    assert not dry_run.is_wanted(model_at(tiny))
+
+
+def test_what_is_prepared_is_so_for_these_devices(tiny: Path, child: FakeChild) -> None:
+    seen = BufferMemory(buffer_type="CUDA0", device=SEEN.id, weights_bytes=1)
+    dry_run = DryRunEstimator(os.environ, command=child.answering(measured(seen)))
+    assert not dry_run.is_prepared(model_at(tiny), ON_GPU, [GPU])
+    dry_run.prepare(model_at(tiny), ON_GPU, [GPU])
+    assert dry_run.is_prepared(model_at(tiny), ON_GPU, [GPU])
+    assert dry_run.is_prepared(model_at(tiny), structs.replace(ON_GPU, degraded=True), [GPU])
+    fuller = structs.replace(GPU, free_bytes=1)
+    assert dry_run.estimate(model_at(tiny), ON_GPU, [fuller]) is not None
+    other = structs.replace(GPU, total_bytes=2**34)
+    assert dry_run.estimate(model_at(tiny), ON_GPU, [other]) is None
+
+
+def test_it_says_what_it_takes_itself(tiny: Path) -> None:
+    needs = DryRunEstimator(os.environ).needs(ON_GPU, [GPU])
+    assert needs == {HOST: HOST_BYTES, "GPU-1": GPU_BYTES}
+
+
+def test_a_child_takes_no_more_than_it_says(tmp_path: Path) -> None:
+    order = DryRunOrder(
+        path=str(write_sparse_model(tmp_path / "large.gguf", "qwen35-27b")),
+        options=LoadOptions(n_ctx=8192, n_parallel=16),
+        placement=Placement(),
     )
-    host = BufferMemory(buffer_type="CPU", device=HOST, weights_bytes=1)
-    dry_run = DryRunEstimator(os.environ, command=child.answering(measured(host)))
-    assert dry_run.estimate(model_at(path), Placement(), ()) is not None
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "llm_router_mw.worker.dry_run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(order) + b"\n")
+        process.stdin.flush()
+        assert b"buffers" in process.stdout.readline()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.stdin.close()
+    assert sizes(status)["VmHWM"] < HOST_BYTES
+
+
+def test_who_needs_no_child_does_not_wait_for_one(
+    tiny: Path, child: FakeChild, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    dry_run = DryRunEstimator(
+        os.environ, command=child(f"open({str(started)!r}, 'w'); time.sleep(60)")
+    )
+    thread = threading.Thread(
+        target=dry_run.prepare, args=(model_at(tiny, n_ctx=256), Placement(), ())
+    )
+    thread.start()
+    try:
+        until(started.exists, "the start of the child")
+        assert dry_run.estimate(model_at(tiny), Placement(), ()) is None
+    finally:
+        dry_run.cancel()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_one_that_was_cut_short_can_be_asked_again(
+    tiny: Path, child: FakeChild, caplog: pytest.LogCaptureFixture
+) -> None:
+    dry_run = DryRunEstimator(os.environ, command=child("time.sleep(60)"))
+    for runs in (1, 2):
+        thread = threading.Thread(target=dry_run.prepare, args=(model_at(tiny), Placement(), ()))
+        thread.start()
+        until(lambda runs=runs: child.runs == runs, "the start of the child")  # type: ignore[misc]
+        dry_run.cancel()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not dry_run.is_prepared(model_at(tiny), Placement(), ())
+    assert not caplog.text
 
 
 def test_buffers_of_the_gpu_are_charged_to_it_under_its_lasting_name(

@@ -130,6 +130,11 @@ def test_an_answer_that_cannot_change_is_kept_for_good(tmp_path: Path) -> None:
     assert repeated(Asked(tmp_path), [1e6, 1e6]) == 2  # counted on: and no devices are no news
 
 
+def test_a_server_in_the_network_is_asked_once(tmp_path: Path) -> None:
+    server = msgspec.structs.replace(ARC, id="RPC0[10.0.0.7:50052]", pci_id="", kind="rpc")
+    assert repeated(Asked(tmp_path, server), [1e6, 1e6]) == 1
+
+
 def test_where_the_system_tells_what_is_free_the_child_is_not_asked_for_it(tmp_path: Path) -> None:
     folder = "sys/bus/pci/devices/0000:c1:00.0"
     files = {f"{folder}/mem_info_vram_total": 24 * GIB, f"{folder}/mem_info_vram_used": 4 * GIB}

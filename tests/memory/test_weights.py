@@ -221,6 +221,13 @@ def test_an_override_names_a_buffer(buffer: str, device: str) -> None:
     assert found.bytes_by_device[device] == EXPERT // 8
 
 
+def test_an_override_names_a_server_in_the_network() -> None:
+    server = "RPC0[10.0.0.7:50052]"
+    tensors: Tensors = {"blk.0.ffn_up.weight": ("q8_0", (1024, 512))}
+    found = placed(tensors, devices=(server,), n_gpu_layers=0, override_tensor=(f"ffn={server}",))
+    assert found.bytes_by_device[server] == EXPERT // 8
+
+
 def test_an_override_holds_for_the_embedding_and_its_copy() -> None:
     found = placed(dense_tensors(tied=True), devices=("a",), override_tensor=("token_embd=CUDA0",))
     assert found.bytes_by_device == {"a": 2 * EMBEDDING + 4096 + 4 * LAYER, "host": 0}

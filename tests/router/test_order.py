@@ -15,27 +15,27 @@ SLEPT = Slept(0.5, 100, 900)
 
 
 async def test_the_answer_is_what_the_worker_said() -> None:
-    order = Order(30.0)
+    order: Order[Slept] = Order(30.0)
     order.succeed(SLEPT)
     assert await order.outcome() == SLEPT
 
 
 async def test_a_failure_is_raised() -> None:
-    order = Order(30.0)
+    order: Order[Slept] = Order(30.0)
     order.fail(ModelLoadError("no"))
     with pytest.raises(ModelLoadError, match="no"):
         await order.outcome()
 
 
 async def test_what_was_done_stays_done_when_the_worker_ends() -> None:
-    order = Order(30.0)
+    order: Order[Slept] = Order(30.0)
     order.succeed(SLEPT)
     order.fail(WorkerDiedError("gone"))
     assert await order.outcome() == SLEPT
 
 
 async def test_silence_is_told_apart_and_put_off_by_signs_of_life() -> None:
-    order = Order(0.2)
+    order: Order[Slept] = Order(0.2)
     began = anyio.current_time()
     async with anyio.create_task_group() as tasks:
 

@@ -40,6 +40,8 @@ def test_a_worker_sees_what_it_needs_and_no_secrets() -> None:
             "LC_ALL": "C",
             "CUDA_VISIBLE_DEVICES": "0",
             "OMP_NUM_THREADS": "2",
+            "LLAMA_ARG_RPC": "10.0.0.7:50052",
+            "LLAMA_ARG_API_KEY": "secret",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "DATABASE_URL": "secret",
             "OPENAI_API_KEY": "secret",
@@ -51,6 +53,7 @@ def test_a_worker_sees_what_it_needs_and_no_secrets() -> None:
         "LC_ALL",
         "CUDA_VISIBLE_DEVICES",
         "OMP_NUM_THREADS",
+        "LLAMA_ARG_RPC",
         "PYTHONPATH",
     }
 

@@ -118,10 +118,11 @@ async def test_what_is_saved_is_told_by_its_path() -> None:
         tasks.start_soon(desk.save, "/b")
         await desk.when_sent(2)
         desk.sequences.take(SequenceSaved(snapshot("/b")))
-        desk.sequences.take(SaveFailed("/a", SnapshotError("no room").to_failure()))
+        error = SnapshotError("no room", out_of_space=True)
+        desk.sequences.take(SaveFailed("/a", error.to_failure()))
     assert desk.sent == [SaveSequence(3, "/a"), SaveSequence(3, "/b")]
     failed = next(each for each in desk.results if isinstance(each, SnapshotError))
-    assert failed.message == "no room"
+    assert (failed.message, failed.out_of_space) == ("no room", True)
     assert snapshot("/b") in desk.results
     assert desk.told == []
 

@@ -156,3 +156,122 @@ class TestCompanions:
         world.release(request)
         world.ask("c")
         assert world.did[-1] == "stop a"
+
+
+class TestInseparable:
+    """Companions of each other, as the members of a group that must be together."""
+
+    def world(self, *, memory: int = 100, **terms: Terms) -> World:
+        world = World(models_max=0)
+        world.memory(gpu=memory)
+        world.sizes(a=30, b=30, c=30, d=60)
+        pair = {
+            "a": Terms(companions=(Companion("b", key("b")),)),
+            "b": Terms(companions=(Companion("a", key("a")),)),
+        }
+        world.terms(**{**pair, **terms})
+        return world
+
+    def idle_pair(self, **terms: Terms) -> World:
+        world = self.world(**terms)
+        request = world.ask("a")
+        world.loaded("a")
+        world.loaded("b")
+        world.now += 1
+        world.release(request)
+        return world
+
+    def test_they_are_evicted_together_though_one_would_do(self) -> None:
+        world = self.idle_pair()
+        world.ask("d")
+        assert set(world.did[-2:]) == {"stop a", "stop b"}
+
+    def test_nobody_else_goes_whom_they_make_needless(self) -> None:
+        world = self.idle_pair()
+        world.now += 1
+        world.idle("c")
+        world.ask("d")
+        assert "stop c" not in world.did
+
+    def test_a_busy_one_keeps_the_other(self) -> None:
+        world = self.idle_pair()
+        world.ask("b")
+        world.idle("c")
+        world.ask("d")
+        assert world.state("a") is world.state("b") is InstanceState.LOADED
+
+    def test_so_does_a_pinned_one(self) -> None:
+        pinned = Terms(companions=(Companion("a", key("a")),), pinned=True)
+        world = self.idle_pair(b=pinned)
+        world.ask("d")
+        assert world.state("a") is InstanceState.LOADED
+
+    def test_they_drain_together_for_one_that_has_waited_long_enough(self) -> None:
+        world = self.idle_pair()
+        world.ask("b")
+        world.ask("d")
+        world.tick(30)
+        assert world.state("b") is InstanceState.DRAINING
+        assert world.did[-1] == "stop a"
+
+    def test_they_go_together_when_others_take_their_memory(self) -> None:
+        world = self.idle_pair()
+        world.memory(gpu=50)
+        assert set(world.did[-2:]) == {"stop a", "stop b"}
+
+    def test_a_busy_pair_is_not_torn_apart_by_that_and_others_go(self) -> None:
+        world = self.idle_pair()
+        world.ask("b")
+        world.idle("c")
+        assert world.memory(gpu=50) == ["stop c"]
+
+    def test_who_is_idle_for_too_long_waits_for_the_other(self) -> None:
+        soon = Terms(companions=(Companion("b", key("b")),), unload_idle_seconds=10)
+        late = Terms(companions=(Companion("a", key("a")),), unload_idle_seconds=30)
+        world = self.idle_pair(a=soon, b=late)
+        assert world.tick(10) == []
+        assert set(world.tick(20)) == {"stop a", "stop b"}
+
+    def test_what_a_request_says_of_the_time_after_it_holds_for_all_that_came_with_it(self) -> None:
+        world = self.world()
+        request = world.ask("a", keep_alive_seconds=0.0)
+        world.loaded("a")
+        world.loaded("b")
+        assert set(world.release(request)) == {"stop a", "stop b"}
+
+    def test_by_hand_one_can_be_unloaded_alone(self) -> None:
+        world = self.idle_pair()
+        assert world.unload("a") == ["stop a"]
+
+    def test_one_whose_worker_died_leaves_the_other(self) -> None:
+        world = self.idle_pair()
+        assert world.exited("a") == []
+        assert world.state("b") is InstanceState.LOADED
+
+    def test_when_memory_ran_out_and_nobody_knows_why_only_whole_groups_go(self) -> None:
+        world = self.idle_pair()
+        world.ask("b")
+        world.idle("c")
+        world.ask("unknown")
+        world.load_failed("unknown", out_of_memory=True)
+        assert "stop c" in world.did
+        assert "stop a" not in world.did
+
+    def test_none_of_them_is_loaded_on_a_guess_alone(self) -> None:
+        world = self.world()
+        world.predict("a")
+        world.predict("a")
+        assert world.did == []
+
+
+def test_who_needs_another_goes_rather_than_both() -> None:
+    world = World(models_max=2)
+    world.terms(a=Terms(companions=(Companion("b", key("b")),)))
+    request = world.ask("a")
+    world.loaded("a")
+    world.loaded("b")
+    world.now += 1  # so that b has been idle for longer
+    world.release(request)
+    world.ask("c")
+    assert world.did[-1] == "stop a"
+    assert world.state("b") is InstanceState.LOADED

@@ -186,6 +186,7 @@ def _is_kept_by_company(book: Book, key: InstanceKey) -> bool:
     return any(
         book.wants(other)
         or book.workers[other].leases
+        or book.workers[other].phase != "ready"
         or book.now <= idle_due(book, other, book.workers[other])
         for other in book.company(key)
     )

@@ -80,3 +80,8 @@ def kept(store: KVStore) -> list[tuple[str, int]]:
 def in_memory(folder: Path) -> list[Path]:
     """Return the finished files in shared memory."""
     return sorted((folder / "shm").rglob("*.kv"))
+
+
+def all_files(folder: Path) -> list[Path]:
+    """Return all files in *folder* but locks."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")

@@ -13,6 +13,7 @@ LLAMA_SERVER = {"unloaded", "loading", "loaded", "sleeping", "downloading"}
     ("state", "name"),
     [
         (InstanceState.UNLOADED, "unloaded"),
+        (InstanceState.DOWNLOADING, "downloading"),
         (InstanceState.LOADING, "loading"),
         (InstanceState.LOADED, "loaded"),
         (InstanceState.DRAINING, "loaded"),

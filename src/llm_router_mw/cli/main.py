@@ -10,6 +10,7 @@ from llm_router_mw import __version__
 from llm_router_mw.cli.demo import demo
 from llm_router_mw.cli.devices import devices
 from llm_router_mw.cli.estimate import estimate
+from llm_router_mw.cli.plugin import plugin
 from llm_router_mw.cli.plugins import plugins
 from llm_router_mw.cli.serve import serve
 from llm_router_mw.cli.simulate import simulate_command
@@ -61,5 +62,5 @@ def main() -> None:
     """Many local GGUF models behind any ASGI or WSGI app."""
 
 
-for command in (demo, devices, estimate, plugins, serve, simulate_command):
+for command in (demo, devices, estimate, plugin, plugins, serve, simulate_command):
     main.add_command(command)

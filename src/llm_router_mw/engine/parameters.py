@@ -53,7 +53,10 @@ def model_parameters(options: LoadOptions, placement: Placement | None = None) -
     if placement is not None:
         install_devices(parameters, placement.devices)
     install_split(parameters, where.tensor_split)
-    install_overrides(parameters, tensor_overrides(options, placement))
+    used = None if placement is None else placement.devices
+    if used and where.split_mode == "none":
+        used = used[where.main_gpu : where.main_gpu + 1]
+    install_overrides(parameters, tensor_overrides(options, placement), used)
     parameters.load_mode = _LOAD_MODE[options.use_mmap, options.use_mlock]
     return parameters
 

@@ -22,8 +22,16 @@ from llm_router_mw.kv_store.place import Place
 from llm_router_mw.kv_store.ram_folder import SHARED_MEMORY, RamFolder
 from llm_router_mw.kv_store.speed import Speed
 from llm_router_mw.kv_store.tier import UNLIMITED, Entry, Tier
-from llm_router_mw.protocols import InstanceHandle, MemoryAccount, Purged, StoredSnapshot
-from llm_router_mw.types import HOST, SequenceInfo, Snapshot, Spare, Step
+from llm_router_mw.protocols import InstanceHandle, MemoryAccount
+from llm_router_mw.types import (
+    HOST,
+    Purged,
+    SequenceInfo,
+    Snapshot,
+    Spare,
+    Step,
+    StoredSnapshot,
+)
 from llm_router_mw.wire import SnapshotBad, SnapshotKept, SnapshotNews, SnapshotUsed
 
 logger = logging.getLogger("llm_router_mw.kv_store")

@@ -33,6 +33,9 @@ class Remembered(Generic[KeyT, ValueT]):
             self._values[key] = value
         return value
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
     def put(self, key: KeyT, value: ValueT) -> ValueT:
         """Remember *value*, at the cost of what was not asked for longest; return it."""
         self._values[key] = value

@@ -120,7 +120,8 @@ class _Ledger:
         # Host memory that is pinned for a GPU keeps weights as they are; mapped pages cannot be.
         self._pinned = layers.visible and not _NEVER_PINNING & set(self._kinds.values())
         self._overrides = [
-            (re.compile(pattern), buffer) for pattern, buffer in tensor_overrides(options, placement)
+            (re.compile(pattern), buffer)
+            for pattern, buffer in tensor_overrides(options, placement)
         ]
         self._bytes: dict[str, int] = defaultdict(int)
         self._spans: dict[tuple[str, int], tuple[int, int]] = {}

@@ -20,6 +20,7 @@ from llm_router_mw.protocols.memory import (
     LearningEstimator,
     MemoryAccount,
     MemoryHolder,
+    PreparingEstimator,
 )
 from llm_router_mw.protocols.model_source import ModelSource
 from llm_router_mw.protocols.observer import Observer
@@ -30,10 +31,8 @@ from llm_router_mw.protocols.router import LeaseContract, OnQueued, RouterContra
 from llm_router_mw.protocols.sleep import (
     InstanceHandle,
     KeepsSequences,
-    Purged,
     SleepHandler,
     SnapshotStore,
-    StoredSnapshot,
 )
 from llm_router_mw.protocols.stream import DeltaStream
 
@@ -64,7 +63,7 @@ __all__ = [
     "OnQueued",
     "PlacementPolicy",
     "PreparedPrompt",
-    "Purged",
+    "PreparingEstimator",
     "RequestGuard",
     "RequestOutcome",
     "RouteGroup",
@@ -74,5 +73,4 @@ __all__ = [
     "SleepReport",
     "SnapshotStore",
     "StartableRouter",
-    "StoredSnapshot",
 ]

@@ -41,6 +41,35 @@ class LearningEstimator(Estimator, Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingEstimator(Estimator, Protocol):
+    """An estimator that must find something out first, which takes time and memory.
+
+    Its ``estimate`` tells what has been prepared. The option ``dry_runs`` says for which models
+    that is done. All but ``cancel`` are called off the event loop; ``prepare`` once at a time.
+    """
+
+    def is_wanted(self, model: Model) -> bool:
+        """Whether *model* is one of those of which others know too little."""
+        ...
+
+    def is_prepared(self, model: Model, placement: Placement, devices: Sequence[Device]) -> bool:
+        """Whether there is nothing to find out about *model* in *placement*."""
+        ...
+
+    def needs(self, placement: Placement, devices: Sequence[Device]) -> Mapping[str, int]:
+        """Return by pool what memory is taken while that is found out."""
+        ...
+
+    def prepare(self, model: Model, placement: Placement, devices: Sequence[Device]) -> None:
+        """Find it out."""
+        ...
+
+    def cancel(self) -> None:
+        """Let a ``prepare`` that runs in another thread return at once."""
+        ...
+
+
 class MemoryAccount(Protocol):
     """Where a holder says what it has. To be used on the router's loop only."""
 

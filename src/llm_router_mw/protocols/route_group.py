@@ -22,5 +22,9 @@ class RouteGroup(Protocol):
     """
 
     name: str
-    access: Access
-    routes: Sequence[BaseRoute]
+
+    @property
+    def access(self) -> Access: ...
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]: ...

@@ -158,6 +158,20 @@ class RouterContract(Protocol):
         """
         ...
 
+    def cached(self) -> tuple[StoredSnapshot, ...]:
+        """Saved conversations, the latest used first: a snapshot, at once."""
+        ...
+
+    async def purge_cache(self, model: str | None = None) -> Purged:
+        """Remove all saved conversations, or those of *model*'s file.
+
+        What contexts of loaded models hold is not touched.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        ...
+
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[RouterEvent]]:
         """Subscribe to events; the first one is a snapshot of all models."""
         ...

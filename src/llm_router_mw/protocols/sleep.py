@@ -6,9 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
-from msgspec import Struct
-
-from llm_router_mw.types import InstanceKey, SequenceInfo, Snapshot, Spare, Step
+from llm_router_mw.types import (
+    InstanceKey,
+    Purged,
+    SequenceInfo,
+    Snapshot,
+    Spare,
+    Step,
+    StoredSnapshot,
+)
 from llm_router_mw.wire import SnapshotNews
 
 
@@ -95,28 +101,6 @@ class SleepHandler(Protocol):
         The first request waits for this only a moment.
         """
         ...
-
-
-class StoredSnapshot(Struct, frozen=True, kw_only=True):
-    """A snapshot in a store, as people are shown it."""
-
-    model: str
-    """Name of the model's file."""
-    n_tokens: int
-    size_bytes: int
-    tier: str
-    """Where it is: ``ram`` or ``disk``."""
-    created_at: float
-    """Unix time."""
-    used_at: float
-    """Unix time."""
-
-
-class Purged(Struct, frozen=True, kw_only=True):
-    """What a purge has removed."""
-
-    snapshots: int = 0
-    size_bytes: int = 0
 
 
 @runtime_checkable

@@ -92,6 +92,8 @@ class Conductor:
         self._next_request = 0
         self._pending: dict[int, Pending] = {}
         self._leases: dict[int, Lease] = {}
+        self._outdated: set[InstanceKey] = set()
+        """Those whose price is not the best that could be known."""
         self._being_priced: dict[InstanceKey, anyio.Event] = {}
         """Set once the price of an instance is known that somebody asks for first."""
         self._timer_at: float | None = None
@@ -214,7 +216,8 @@ class Conductor:
     async def know_price(self, key: InstanceKey) -> None:
         """See that the scheduler knows what *key* needs, so that a request is decided at once."""
         instance = self._scheduler.instance(key)
-        if instance is not None and instance.prices is not None:
+        is_known = instance is not None and instance.prices is not None
+        if is_known and key not in self._outdated:
             return
         being_priced = self._being_priced.get(key)
         if being_priced is not None:
@@ -228,7 +231,12 @@ class Conductor:
             del self._being_priced[key]
             done.set()
 
+    def outdate_price(self, key: InstanceKey) -> None:
+        """Note that more is known now of what *key* needs: it is priced again when it is wanted."""
+        self._outdated.add(key)
+
     async def _price(self, key: InstanceKey) -> None:
+        self._outdated.discard(key)
         try:
             prices = await self._appraise(key)
         except LLMRouterError as error:

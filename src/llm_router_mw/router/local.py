@@ -274,6 +274,23 @@ class Router:
         """Have *model* ready: one that sleeps wakes, one that is not loaded at all is loaded."""
         await self.load(model, wait=wait)
 
+    async def purge_cache(self, model: str | None = None) -> Purged:
+        """Remove all saved conversations, or those of *model*'s file.
+
+        What contexts of loaded models hold is not touched.
+        """
+        running = self._require_running()
+        path = None if model is None else running.catalog.resolve(model).path
+
+        async def ask() -> Purged:
+            purged = [await store.purge(path) for store in self._registry.stores]
+            return Purged(
+                snapshots=sum(each.snapshots for each in purged),
+                size_bytes=sum(each.size_bytes for each in purged),
+            )
+
+        return await self._at_home(running, ask)
+
     async def _until(
         self, running: Running, model: Model, reached: Callable[[InstanceState], bool]
     ) -> None:
@@ -308,6 +325,11 @@ class Router:
     def overview(self) -> RouterView:
         """The router as a whole, at once."""
         return self._require_running().overview()
+
+    def cached(self) -> tuple[StoredSnapshot, ...]:
+        """Saved conversations, the latest used first, at once."""
+        self._require_running()
+        return tuple(each for store in self._registry.stores for each in store.snapshots())
 
     def tasks(self, model: str) -> tuple[Task, ...]:
         """What *model*'s instance works on, at once.

@@ -74,6 +74,15 @@ class OnDemandRouter:
         """As ``Router.wake``."""
         await (await self._started()).wake(model, wait=wait)
 
+    def cached(self) -> tuple[StoredSnapshot, ...]:
+        """As ``Router.cached``; the first call waits for the router to start."""
+        self._thread.start()
+        return self._thread.router.cached()
+
+    async def purge_cache(self, model: str | None = None) -> Purged:
+        """As ``Router.purge_cache``."""
+        return await (await self._started()).purge_cache(model)
+
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:
         """As ``Router.events``."""

@@ -21,6 +21,7 @@ from llm_router_mw.protocols import (
     RequestGuard,
     RouteGroup,
     SleepHandler,
+    SnapshotStore,
 )
 from llm_router_mw.router.plugins import Answer, Implementation, Plugin, Plugins
 
@@ -70,6 +71,11 @@ class Registry:
     """What their objects do wrong while they work."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the objects and chat formats that each plugin supplied, by the plugin's name."""
+
+    @property
+    def stores(self) -> list[SnapshotStore]:
+        """The sleep handlers that keep conversations."""
+        return [each for each in self.sleep_handlers.values() if isinstance(each, SnapshotStore)]
 
     def engine(self, name: str) -> EngineFactory:
         """Return the engine called *name*; raises ConfigError if there is none."""

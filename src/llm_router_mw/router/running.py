@@ -20,10 +20,11 @@ from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.machine_lock import MachineLock
 from llm_router_mw.memory.state_identity import state_identity
-from llm_router_mw.protocols import Clock, SnapshotStore
+from llm_router_mw.protocols import Clock
 from llm_router_mw.router.appraiser import Appraiser
 from llm_router_mw.router.bridge import Bridge
 from llm_router_mw.router.conductor import Conductor
+from llm_router_mw.router.dry_runs import DryRuns
 from llm_router_mw.router.gate import Gate
 from llm_router_mw.router.guards import Guards
 from llm_router_mw.router.holdings import Holdings
@@ -112,9 +113,8 @@ async def start(
     engine = registry.engine(config.engine)
     await stack.enter_async_context(engine.running())
     handlers = tuple(registry.sleep_handlers.values())
-    for store in handlers:
-        if isinstance(store, SnapshotStore):
-            await stack.enter_async_context(store.running())
+    for store in registry.stores:
+        await stack.enter_async_context(store.running())
     tasks = await stack.enter_async_context(anyio.create_task_group())
     names = _names(catalog)
     lock = MachineLock()
@@ -142,6 +142,14 @@ async def start(
         is_required=config.require_estimate,
     )
 
+    dry_runs = DryRuns(
+        config.dry_runs,
+        registry.estimators.values(),
+        registry.placement(config.placement_policy),
+        holdings.open("dry-run"),
+        lambda: watcher.devices,
+    )
+
     def model_of(key: InstanceKey) -> Model:
         """Return a model of *key*, with the path of its file."""
         return library.located(catalog.resolve(names[key][0]))
@@ -149,6 +157,8 @@ async def start(
     async def appraise(key: InstanceKey) -> tuple[Price, ...]:
         await library.look_into(key.path)
         model = model_of(key)
+        if not library.is_missing(key.path):
+            await dry_runs.before_price(model)
         return await anyio.to_thread.run_sync(appraiser.prices, model, watcher.devices)
 
     async def learn(key: InstanceKey, worker: Worker) -> None:
@@ -160,11 +170,7 @@ async def start(
         model, placement = model_of(key), worker.price.placement
         used, devices = await watcher.held_by(pid), watcher.devices
         await anyio.to_thread.run_sync(appraiser.learn, model, placement, memory, devices, used)
-        learned = await anyio.to_thread.run_sync(appraiser.price, model, placement, devices)
-        known = scheduler.instance(key)
-        if learned is not None and known is not None and known.prices:
-            prices = (learned if each.placement == placement else each for each in known.prices)
-            conductor.dispatch(events.Priced(instance=key, prices=tuple(prices)))
+        conductor.outdate_price(key)
 
     async def identify(key: InstanceKey, price: Price | None) -> str:
         models = [catalog.resolve(name) for name in names[key]]
@@ -229,6 +235,8 @@ async def start(
     for background in (conductor.run_timer, conductor.run_places, watcher.run):
         tasks.start_soon(background)
     tasks.start_soon(_preload, conductor, [catalog.resolve(name) for name in first])
+    here = [model_of(key) for key in names if not library.is_missing(key.path)]
+    tasks.start_soon(dry_runs.run, here, conductor.outdate_price)
     guards = Guards(registry.guards.values(), registry.faults, tasks, clock)
     habits = NextModel() if config.prefetch else None
     return Running(config, catalog, library, scheduler, conductor, Bridge(portal), guards, habits)

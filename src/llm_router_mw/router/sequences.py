@@ -88,7 +88,7 @@ class WorkerSequences:
 
     def heard(self) -> None:
         """The worker said something."""
-        for order in (*self._lists, *self._saves.values()):
+        for order in self._orders:
             order.heard()
 
     def take(self, message: SequenceMessage) -> None:
@@ -113,5 +113,9 @@ class WorkerSequences:
     def fail(self, error: LLMRouterError) -> None:
         """The worker is gone, as *error* says."""
         self._error = error
-        for order in (*self._lists, *self._saves.values()):
+        for order in self._orders:
             order.fail(error)
+
+    @property
+    def _orders(self) -> tuple[Order[Sequences] | Order[SequenceSaved], ...]:
+        return (*self._lists, *self._saves.values())

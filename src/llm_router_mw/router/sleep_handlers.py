@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -50,10 +51,6 @@ class SleepHandlers:
         self._hurried = hurried
         self._closing = False
 
-    @property
-    def are_there(self) -> bool:
-        return bool(self._handlers)
-
     def close(self) -> None:
         """Note that the router is closing."""
         self._closing = True
@@ -74,7 +71,7 @@ class SleepHandlers:
 
         def heard(news: SnapshotNews) -> None:
             for store in self._stores:
-                self._call(store, handle, lambda store=store: store.heard(handle, news))
+                self._call(store, handle, partial(store.heard, handle, news))
 
         if isinstance(engine, KeepsSequences):
             engine.listen(heard)
@@ -84,7 +81,7 @@ class SleepHandlers:
         """Have stores told that the process of *handle* is gone."""
         handle.is_open = False
         for store in self._stores:
-            self._call(store, handle, lambda store=store: store.left(handle))
+            self._call(store, handle, partial(store.left, handle))
 
     async def sleep(self, handle: Handle, level: Step) -> None:
         """Let handlers keep what they want of *handle*, which nobody uses."""
@@ -94,7 +91,7 @@ class SleepHandlers:
                 seconds = self._timeout_seconds
                 if handle.hurried:
                     seconds = min(seconds, _HURRIED_SECONDS)
-                work = self._start(handler, handle, lambda h=handler: h.sleep(handle, level))
+                work = self._start(handler, handle, partial(handler.sleep, handle, level))
                 if not await work.ended_within(seconds):
                     work.give_up(seconds)
         finally:
@@ -104,7 +101,7 @@ class SleepHandlers:
     async def resume(self, handle: Handle) -> None:
         """Let handlers give *handle* back what they have; return soon, done or not."""
         works = [
-            self._start(handler, handle, lambda h=handler: h.resume(handle))
+            self._start(handler, handle, partial(handler.resume, handle))
             for handler in self._handlers
         ]
         with anyio.move_on_after(_RESUME_SECONDS):

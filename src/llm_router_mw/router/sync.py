@@ -109,6 +109,11 @@ class SyncRouter:
         self._thread.start()
         self._thread.call(partial(self._thread.router.wake, model, wait=wait))
 
+    def purge_cache(self, model: str | None = None) -> Purged:
+        """Remove all saved conversations, or those of *model*'s file."""
+        self._thread.start()
+        return self._thread.call(partial(self._thread.router.purge_cache, model))
+
 
 # On the router's loop, whatever they do: its state belongs to it.
 

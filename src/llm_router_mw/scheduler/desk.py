@@ -192,6 +192,9 @@ class Desk:
             self._on_idle(lease.instance, now)
 
     def _company_of(self, lease: Lease) -> Iterator[Instance]:
+        """Yield those that are awake beside what was leased, unless its worker has died."""
+        if lease.instance.state is InstanceState.STOPPING:
+            return
         for companion in self._residents.terms.get(lease.model, NOTHING_SAID).companions:
             instance = self._residents.get(companion.instance)
             if instance is not None and instance.state in (

@@ -110,6 +110,11 @@ class Instance:
         return self.state is InstanceState.LOADED and bool(self.leases)
 
     @property
+    def is_coming(self) -> bool:
+        """Whether it cannot be loaded before its files are here."""
+        return self.is_missing or self.state is InstanceState.DOWNLOADING
+
+    @property
     def has_worker(self) -> bool:
         return self.state in AWAKE or self.state is InstanceState.SLEEPING
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from llm_router_mw.scheduler.instance import Instance
 
+_FEW = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -29,6 +31,7 @@ class Leases:
         """Told when a lease of an instance begins or ends."""
         self._leases: dict[int, Lease] = {}
         self._by_age: deque[int] = deque()
+        """Those that have ended are taken out when they are at the front, or too many."""
         self._next_id = 1
 
     def give(
@@ -50,6 +53,9 @@ class Leases:
         """Take a lease back; None if it has ended before."""
         lease = self._leases.pop(lease_id, None)
         if lease is not None:
+            if len(self._by_age) > 2 * len(self._leases) + _FEW:
+                # Those that ended behind one that lasts: each was looked at once for as many.
+                self._by_age = deque(self._leases)
             lease.instance.leases.discard(lease_id)
             lease.instance.last_used_seconds = now
             self._on_use(lease.instance)

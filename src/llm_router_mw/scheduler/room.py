@@ -112,7 +112,7 @@ class Room:
                 continue
             wanted = [self._residents.known(key) for key in ticket.instances]
             if not all(instance.state in ON_ITS_WAY for instance in wanted):
-                if any(instance.prices is None or instance.is_missing for instance in wanted):
+                if any(instance.prices is None or instance.is_coming for instance in wanted):
                     continue
                 proposals = walk.propose(ticket, wanted)
                 for proposal in proposals or ():
@@ -255,7 +255,7 @@ class Room:
             return
         if instance.prices is None:
             self._residents.ask_price(instance)
-        elif not instance.is_missing:  # nothing is downloaded on a guess
+        elif not instance.is_coming:  # nothing is downloaded on a guess
             option = self._better(instance, self._residents.terms_with(instance, {model}))
             if option is not None and (option.wakes or instance.state in ABSENT):
                 reason = "will probably be asked for next, and there is room"

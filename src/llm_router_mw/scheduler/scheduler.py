@@ -255,7 +255,8 @@ class Scheduler:
 
     def _on_priced(self, event: events.Priced, now: float) -> None:
         instance = self._residents.known(event.instance)
-        instance.is_missing = event.is_missing
+        # One that sleeps is woken all the same: then it is seen what that brings.
+        instance.is_missing = event.is_missing and not instance.has_worker
         if self._residents.priced(instance, event.prices):
             self._room.forget_end()
         self._desk.reject_too_large(instance, now)

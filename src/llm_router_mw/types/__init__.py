@@ -40,7 +40,7 @@ from llm_router_mw.types.model import (
     Pooling,
 )
 from llm_router_mw.types.reply import EmbeddingReply, TextReply
-from llm_router_mw.types.snapshot import SequenceInfo, Snapshot, Spare
+from llm_router_mw.types.snapshot import Purged, SequenceInfo, Snapshot, Spare, StoredSnapshot
 from llm_router_mw.types.state import InstanceState, SleepLevel, Step, client_state
 from llm_router_mw.types.task import (
     DEFAULT_SAMPLERS,
@@ -108,6 +108,8 @@ __all__ = [
     "SequenceInfo",
     "SleepLevel",
     "Snapshot",
+    "Purged",
+    "StoredSnapshot",
     "Spare",
     "SplitMode",
     "Step",

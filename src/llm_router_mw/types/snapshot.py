@@ -56,3 +56,25 @@ class Spare(Struct, frozen=True, kw_only=True):
     path: str
     limit_bytes: int
     """What the file may take at most."""
+
+
+class StoredSnapshot(Struct, frozen=True, kw_only=True):
+    """A snapshot in a store, as people are shown it."""
+
+    model: str
+    """Name of the model's file."""
+    n_tokens: int
+    size_bytes: int
+    tier: str
+    """Where it is: ``ram`` or ``disk``."""
+    created_at: float
+    """Unix time."""
+    used_at: float
+    """Unix time."""
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    """What a purge has removed."""
+
+    snapshots: int = 0
+    size_bytes: int = 0

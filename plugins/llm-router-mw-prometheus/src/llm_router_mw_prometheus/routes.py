@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -33,8 +32,8 @@ class MetricsRoutes:
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-class _State(Collector):
-    """How the router is: a snapshot, which wakes nothing."""
+class _State:
+    """How the router is (a ``Collector``): a snapshot, which wakes nothing."""
 
     def __init__(self, router: RouterContract) -> None:
         self._router = router

@@ -53,6 +53,7 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "watch_memory_seconds": 0.5,
     "require_estimate": True,
     "charge_mmap": False,
+    "dry_runs": "always",
     "observations_dir": "seen",
     "hf_token": "hf_secret",
     "offline": True,

@@ -141,7 +141,13 @@ def test_every_document_is_reached_from_the_readme(document: Path) -> None:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in _names(parameter)} | {"--help", "-h"}
+    """Return the options of *command*, those of its own sub-commands among them."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return (
+        {name for parameter in command.params for name in _names(parameter)}
+        | {"--help", "-h"}
+        | {name for each in below for name in options_of(each)}
+    )
 
 
 def _names(parameter: click.Parameter) -> list[str]:

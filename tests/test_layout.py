@@ -27,6 +27,7 @@ FLOORS = {
         "context_shape",
         "shortage",
         "tensor_overrides",
+        "units",
     ],
     "2 files of a hub": ["hub"],
     "3 knowledge": ["catalog", "memory", "kv_store"],
@@ -45,6 +46,7 @@ RESERVED = {
 # Who may import these libraries; the web process must not pay for llama.cpp, nor a worker for the
 # web framework and the plugin manager.
 LIBRARIES = {
+    "PIL": ["simulator.png"],
     "asyncio": [],
     "httpx": ["hub"],
     "llama_cpp": ["engine"],

@@ -21,7 +21,5 @@ def tensor_overrides(
     overrides = [(pattern, buffer) for pattern, _, buffer in named]
     if options.cpu_moe:
         overrides.append((_EXPERTS, HOST_BUFFER_TYPE))
-    overrides += [
-        (rf"blk\.{layer}{_EXPERTS}", HOST_BUFFER_TYPE) for layer in range(n_cpu_moe)
-    ]
+    overrides += [(rf"blk\.{layer}{_EXPERTS}", HOST_BUFFER_TYPE) for layer in range(n_cpu_moe)]
     return tuple(overrides)

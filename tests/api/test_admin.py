@@ -8,7 +8,7 @@ import pytest
 
 from llm_router_mw.api import RouterAPI, api_settings
 from llm_router_mw.api.admin import event_bodies
-from llm_router_mw.types import InstanceState, RouterEvent
+from llm_router_mw.types import InstanceState, RouterEvent, StoredSnapshot
 from tests.support.asgi_driver import Client, get, http_scope, post
 from tests.support.fake_router import FakeRouter, for_ever, view
 
@@ -36,6 +36,8 @@ async def test_health_needs_no_key(path: str) -> None:
         ("POST", "/models/unload"),
         ("POST", "/models/sleep"),
         ("POST", "/models/wake"),
+        ("GET", "/models/cache"),
+        ("POST", "/models/cache/purge"),
         ("GET", "/models/sse"),
     ],
 )
@@ -102,6 +104,40 @@ async def test_sleep_may_free_the_context_alone() -> None:
     body = {"model": "tiny", "level": "context"}
     await post(api(router), "/models/sleep", body, headers=KEY)
     assert router.calls == [("sleep", "tiny", "context", False)]
+
+
+async def test_saved_conversations_are_listed_without_what_was_said() -> None:
+    router = FakeRouter()
+    router.saved = (
+        StoredSnapshot(
+            model="tiny.gguf",
+            n_tokens=5,
+            size_bytes=7,
+            tier="ram",
+            created_at=1.0,
+            used_at=2.0,
+        ),
+    )
+    answer = await get(api(router), "/models/cache", headers=KEY)
+    expected = {"model": "tiny.gguf", "n_tokens": 5, "size_bytes": 7, "tier": "ram"}
+    assert answer.json == {"data": [expected | {"created_at": 1.0, "used_at": 2.0}]}
+
+
+@pytest.mark.parametrize(("body", "model"), [(None, None), ({}, None), ({"model": "tiny"}, "tiny")])
+async def test_saved_conversations_are_removed_of_all_models_or_of_one(
+    body: dict[str, str] | None, model: str | None
+) -> None:
+    router = FakeRouter()
+    content = b"" if body is None else body
+    answer = await post(api(router), "/models/cache/purge", content, headers=KEY)
+    assert answer.json == {"success": True, "snapshots": 2, "size_bytes": 3000}
+    assert router.calls == [("purge_cache", model)]
+
+
+async def test_the_conversations_of_an_unknown_model_cannot_be_removed() -> None:
+    body = {"model": "huge"}
+    answer = await post(api(FakeRouter()), "/models/cache/purge", body, headers=KEY)
+    assert answer.status == 404
 
 
 async def test_there_are_no_other_levels() -> None:

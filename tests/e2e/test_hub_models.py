@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +15,20 @@ import pytest
 
 from llm_router_mw.errors import (
     DownloadError,
+    InvalidGGUFError,
     ModelCoolingDownError,
     ModelFileError,
     ModelNotFoundError,
     ModelUnloadedError,
     QueueTimeoutError,
 )
+from llm_router_mw.hub import Hub
+from llm_router_mw.hub_reference import parse_reference
 from llm_router_mw.types import InstanceState
 from tests.support.answers import chat_body
 from tests.support.fake_hub import FakeHub
 from tests.support.memory_pool import MARGIN_MIB, POOL_UNITS, UNIT, Pool
+from tests.support.processes import until as patiently
 from tests.support.real_router import JumpingClock, Story, reached, real_router, say, state, view
 from tests.support.served import served
 from tests.support.tiny_models import write_tiny_llama
@@ -134,7 +142,62 @@ def test_what_can_never_fit_is_refused_before_it_is_downloaded(
     assert hub.sent_bytes <= 1024**2 < huge.stat().st_size
 
 
+@pytest.mark.asyncio
+async def test_files_that_are_gone_from_the_cache_are_downloaded_again(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    async with real_router(models=MODELS) as router:
+        await say(router, "tiny")
+        await router.unload("tiny")
+        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "hub-cache")
+        assert "Hello" in await say(router, "tiny")
+        assert hub.count("cdn") == 3
+
+
+@pytest.mark.asyncio
+async def test_files_that_came_by_other_means_are_not_downloaded(hub: FakeHub) -> None:
+    async with real_router(models=MODELS) as router:
+        running = router._running
+        assert running is not None
+        key = view(router, "tiny").model.instance_key
+        await running.conductor.know_price(key)
+        await Hub(os.environ).download(parse_reference(REPO), lambda done, total: None)
+        sent = hub.sent_bytes
+        assert "Hello" in await say(router, "tiny")
+        assert hub.sent_bytes == sent
+
+
 # Trouble
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_model_is_told_before_it_is_downloaded(hub: FakeHub) -> None:
+    hub.add("owner/web", "page-Q8_0.gguf", b"<html>" + bytes(20 * 1024**2))
+    async with real_router(models={"page": {"hf_repo": "owner/web"}}) as router:
+        with pytest.raises(InvalidGGUFError, match=r"page-Q8_0\.gguf is not a well-formed GGUF"):
+            await say(router, "page")
+        assert state(router, "page") is UNLOADED
+    assert hub.sent_bytes <= 1024**2
+
+
+def test_a_download_that_was_killed_goes_on_where_it_was(
+    hub: FakeHub, tiny: bytes, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "llm_router_mw.cli", "serve", "-hf", REPO, "--download-only"]
+    hub.hold_at = len(tiny) - 1000
+    with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE) as killed:
+        assert hub.holding.wait(30)
+        blobs = tmp_path / "hub-cache" / "models--owner--tiny-GGUF" / "blobs"
+        patiently(lambda: any(file.stat().st_size for file in blobs.iterdir()), "some bytes")
+        killed.kill()
+    hub.hold_at = None
+    hub.go_on.set()
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:5] == ["model", "state", "size", REPO, "downloaded"]
+    first, second = (each.headers["range"] for each in hub.asked if each.what == "cdn")
+    assert first == "bytes=0-"
+    assert second != first
 
 
 @pytest.mark.asyncio

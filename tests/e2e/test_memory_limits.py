@@ -10,6 +10,8 @@ from llm_router_mw.config import RouterConfig
 from llm_router_mw.default_plugins import estimators
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.hookspecs import hookimpl
+from llm_router_mw.memory.dry_run import DryRunEstimator
+from llm_router_mw.memory.placement import AutoPlacement
 from llm_router_mw.protocols import Estimator
 from llm_router_mw.types import HOST, InstanceState
 from tests.support.answers import ask, chat_body
@@ -19,6 +21,7 @@ from tests.support.memory_pool import (
     POOL_UNITS,
     UNIT,
     Pool,
+    needed_units,
     pooled_router,
 )
 from tests.support.real_router import LONG_SECONDS, Story, reached, say, state, view
@@ -90,3 +93,26 @@ class TestWithoutAnEstimate:
             with pytest.raises(ModelLoadError, match="require_estimate"):
                 await say(router, "embedding")
         assert story.loads() == 0
+
+
+@pytest.mark.asyncio
+async def test_what_models_need_may_be_asked_of_llama_before_anybody_wants_them(
+    sized_models: Models,
+) -> None:
+    story, models = Story(), {"medium": sized_models["medium"]}
+    async with pooled_router(Pool(), story, models=models, dry_runs="always") as router:
+        [estimator] = [
+            each
+            for each in router._registry.estimators.values()
+            if isinstance(each, DryRunEstimator)
+        ]
+        model = view(router, "medium").model
+        (placement,) = AutoPlacement().place(model, ())
+        await until(lambda: estimator.is_prepared(model, placement, ()), LONG_SECONDS)
+        estimate = estimator.estimate(model, placement, ())
+        assert estimate is not None
+        await say(router, "medium")
+        assert needed_units(story, "medium") == estimate.upper[HOST] / UNIT
+        # Its memory has been given back.
+        assert router._running is not None
+        assert router._running.scheduler.ledger.charge_of("dry-run") == {}

@@ -101,9 +101,7 @@ async def test_a_wake_is_held_back_too_and_sleeps_on_meanwhile(sized_models: Mod
                 assert story.happened_in_order(
                     ("medium", InstanceState.SLEEPING), ("medium", InstanceState.WAKING)
                 )
-                await until(
-                    lambda: state(router, "medium") is InstanceState.SLEEPING, LONG_SECONDS
-                )
+                await until(lambda: state(router, "medium") is InstanceState.SLEEPING, LONG_SECONDS)
                 assert view(router, "medium").memory[HOST] == asleep
                 assert view(router, "medium").waiting == 1
                 reservation.release()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -69,6 +70,7 @@ async def test_200_cycles_under_load_lose_and_leak_nothing(
                     tasks.start_soon(keep_asking)
                 until_then = story.count(InstanceState.WAKING) + times
                 while story.count(InstanceState.WAKING) < until_then:
+                    await reached(router, "a", InstanceState.LOADED)
                     await router.sleep("a", level=level)
                 tasks.cancel_scope.cancel()
             await router.sleep("a", level=level)
@@ -110,10 +112,11 @@ def standing_still(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-class TestMonitoring:
-    PAGES = ("/models", "/v1/models", "/props?model=a", "/slots?model=a", "/health")
+PAGES = ("/models", "/v1/models", "/props?model=a", "/slots?model=a", "/health")
 
-    @pytest.fixture(scope="class")
+
+class TestMonitoring:
+    @pytest.fixture
     def server(self, letters: Path) -> Iterator[Served]:
         door = {"prefix": "/llm", "routes": ("inference", "management"), "admin_keys": ("key",)}
         with served(models_dir=letters, spare_worker=False, door=door) as server:
@@ -129,7 +132,7 @@ class TestMonitoring:
             with client(server.url, headers=server.http.headers) as http:
                 began = time.monotonic()
                 for number in range(int(WATCH_SECONDS * MONITORS_PER_SECOND / 2)):
-                    page = self.PAGES[(number + offset) % len(self.PAGES)]
+                    page = PAGES[(number + offset) % len(PAGES)]
                     time.sleep(
                         max(0.0, began + number * 2 / MONITORS_PER_SECOND - time.monotonic())
                     )
@@ -173,6 +176,7 @@ class Killed:
         self.router = router
         self._clock = clock
         self._expected = expected
+        self._pid = 0
 
     async def ask(self) -> None:
         """Ask for an answer, which may be an error but not a wrong one."""
@@ -180,7 +184,7 @@ class Killed:
             assert await say(self.router, "a") == self._expected
 
     async def in_state(
-        self, wanted: InstanceState, work: Callable[[], Awaitable[object]], pid: int = 0
+        self, wanted: InstanceState, work: Callable[[], Coroutine[Any, Any, object]], pid: int = 0
     ) -> None:
         """Kill the worker, *pid* if there is one yet, once *work* has brought it to *wanted*."""
         async with anyio.create_task_group() as tasks:
@@ -192,11 +196,21 @@ class Killed:
             [pid] = worker_pids()
             os.kill(pid, signal.SIGSTOP)
             assert state(self.router, "a") is wanted
-            os.kill(pid, signal.SIGKILL)
+            self.kill(pid)
+
+    def _is_known(self) -> bool:
+        now = state(self.router, "a")
+        tried_again = now is InstanceState.LOADED and pid_of(self.router, "a") != self._pid
+        return tried_again or now in (InstanceState.UNLOADED, InstanceState.FAILED)
+
+    def kill(self, pid: int) -> None:
+        self._pid = pid
+        os.kill(pid, signal.SIGKILL)
 
     async def check(self) -> None:
         """See that the model works again, and that nothing of the old worker is left."""
-        await until(lambda: state(self.router, "a") not in _ON_THE_WAY)
+        # Who asks before its end was seen is told to ask again.
+        await until(self._is_known)
         if state(self.router, "a") is InstanceState.FAILED:
             self._clock.jump(60)  # over its cool-down
         assert await say(self.router, "a") == self._expected
@@ -206,18 +220,17 @@ class Killed:
         assert not view(self.router, "a").memory.get(HOST)
 
 
-_ON_THE_WAY = (InstanceState.WAKING, InstanceState.FALLING_ASLEEP, InstanceState.STOPPING)
+@pytest.fixture(scope="module")
+def slow_to_load(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose vocabulary takes part of a second."""
+    folder = tmp_path_factory.mktemp("slow")
+    return write_tiny_llama(folder / "a.gguf", n_vocab=200_000, n_embd=8, n_head=1, n_layer=1)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("level", LEVELS)
 class TestKilled:
     """Whenever its worker is killed, a model works again and nothing is left of the old one."""
-
-    @pytest.fixture(scope="class")
-    def slow_to_load(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("slow")
-        return write_tiny_llama(folder / "a.gguf", n_vocab=200_000, n_embd=8, n_head=1, n_layer=1)
 
     @asynccontextmanager
     async def loaded(self, model: Path) -> AsyncIterator[Killed]:
@@ -256,6 +269,6 @@ class TestKilled:
         async with self.loaded(letters / "a.gguf") as killed:
             await killed.router.sleep("a", level=level)
             async with killed.router.acquire("a"):
-                os.kill(pid_of(killed.router, "a"), signal.SIGKILL)
+                killed.kill(pid_of(killed.router, "a"))
                 await until(lambda: not worker_pids())
             await killed.check()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llm_router_mw.engine import snapshots as snapshots_module
 from llm_router_mw.engine.pace import Pace
@@ -430,6 +431,18 @@ class TestBadFiles:
         assert bad.path == saved.path
         assert bad.reason
         assert len([each for each in caplog.records if each.name.endswith("engine")]) == 1
+
+    def test_a_state_of_other_tokens_is_not_taken(self, start: Start, tmp_path: Path) -> None:
+        first, second = start(), start()
+        ask(first, FIRST)
+        ask(first, tokens(2, 100), max_tokens=10)
+        long, short = save_all(first, tmp_path)
+        with open_snapshot(short.path) as file:
+            state = bytes(file.part(0))
+        copied(Path(long.path), state=state)
+        second.engine.offers.offer([replace(long, size_bytes=Path(long.path).stat().st_size)], [])
+        assert cached(second, ask(second, (*FIRST, *MORE))) == 0
+        assert "does not take" in news(second, SnapshotBad)[0].reason
 
     def test_the_next_best_takes_its_place(self, start: Start, tmp_path: Path) -> None:
         first, second = start(n_parallel=1), start()

@@ -55,8 +55,10 @@ def server(example: Path, port: int, demo_models: Path, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def http(server: ServerProcess, port: int) -> Iterator[httpx.Client]:
-    with client(f"http://127.0.0.1:{port}") as connected:
+def http(server: ServerProcess, example: Path, port: int) -> Iterator[httpx.Client]:
+    mounted = example.stem == "mounted_app"
+    headers = {"X-User": "me"} if mounted else {}
+    with client(f"http://127.0.0.1:{port}{'/llm' * mounted}", headers=headers) as connected:
         yield connected
 
 
@@ -72,10 +74,18 @@ def check_own_page(example: str, http: httpx.Client) -> None:
     elif example == "fastapi_app":
         assert http.get("/tell/guide", params={"question": "What is a lease?"}).text
         assert http.get("/tell/nobody", params={"question": "Hi"}).status_code == 404
-    elif example == "flask_app":
+    elif example in ("flask_app", "litestar_app", "quart_app", "django_asgi", "django_wsgi"):
         reply = http.get("/ask/guide", params={"question": "What is a lease?"})
         assert reply.json()["answer"]
         assert http.get("/ask/nobody", params={"question": "Hi"}).status_code == 404
+    elif example == "wsgi_app":
+        assert http.get("/guide?What+is+a+lease").text
+        assert http.get("/nobody?Hi").status_code == 404
+    elif example == "mounted_app":
+        root = http.base_url.copy_with(path="/")
+        assert http.get(root).text == "Hello from the app."
+        del http.headers["X-User"]
+        assert http.get("/v1/models").status_code == 401
     else:
         pytest.fail(f"say here what {example} answers")
 

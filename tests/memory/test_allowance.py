@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from llm_router_mw.memory.allowance import MIB, Allowance, allowance_bytes, unknown_names
+from llm_router_mw.memory.allowance import Allowance, allowance_bytes, unknown_names
 from llm_router_mw.types import Device
+from llm_router_mw.units import MIB
 
 GPU = Device(
     id="GPU-1",

@@ -228,9 +228,9 @@ def test_an_override_names_a_server_in_the_network() -> None:
     assert found.bytes_by_device[server] == EXPERT // 8
 
 
-def test_an_override_holds_for_the_embedding_and_its_copy() -> None:
+def test_an_override_holds_for_the_embedding_and_makes_a_copy_of_it_needless() -> None:
     found = placed(dense_tensors(tied=True), devices=("a",), override_tensor=("token_embd=CUDA0",))
-    assert found.bytes_by_device == {"a": 2 * EMBEDDING + 4096 + 4 * LAYER, "host": 0}
+    assert found.bytes_by_device == {"a": EMBEDDING + 4096 + 4 * LAYER, "host": 0}
 
 
 def test_the_largest_layer_on_the_host_is_known() -> None:

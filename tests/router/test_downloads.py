@@ -106,7 +106,8 @@ async def test_one_may_begin_while_the_one_before_ends() -> None:
     assert event.generation == 2
 
 
-async def test_progress_is_told_now_and_then() -> None:
+async def test_progress_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "llm_router_mw.router")
     async with anyio.create_task_group() as tasks:
         desk = Desk(tasks)
         desk.now = 100.0
@@ -120,3 +121,7 @@ async def test_progress_is_told_now_and_then() -> None:
         assert desk.downloads.progress(KEY) == 1.0
         desk.go_on.set()
     assert desk.progress == [0.1, 0.5]
+    assert caplog.messages[:2] == [
+        "name: 10 % of 0.0 GiB downloaded",
+        "name: 20 % of 0.0 GiB downloaded",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -212,13 +213,18 @@ async def test_closing_cuts_it_short_and_gives_its_memory_back() -> None:
     assert stage.account.said[-1] == {}
 
 
-@pytest.mark.parametrize("error", [ModelFileError("it is broken"), TypeError("a bug")])
-async def test_one_that_fails_ends_nothing(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_bug"), [(ModelFileError("it is broken"), False), (TypeError("a bug"), True)]
+)
+async def test_one_that_fails_ends_nothing(
+    error: Exception, is_bug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = Stage()
     stage.slow.failure = error
     await stage.run("gone", "new", "newer")
     assert set(stage.slow.begun) == {"new", "newer"}
     assert stage.account.said[-1] == {}
+    assert any(each.levelno >= logging.ERROR for each in caplog.records) is is_bug
 
 
 async def test_a_policy_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,36 @@ def test_who_has_waited_for_too_long_is_told_that_it_goes_on() -> None:
     assert world.state("a") is DOWNLOADING
 
 
+def test_files_that_somebody_else_has_fetched_meanwhile_are_waited_for_all_the_same() -> None:
+    world = remote("a")
+    world.ask("a")
+    world.missing.clear()
+    assert world.priced("a", ()) == []
+    assert world.downloaded("a") == ["start a"]
+
+
+def test_files_that_are_gone_are_fetched_again() -> None:
+    world = World()
+    world.idle("a")
+    world.unload("a")
+    world.exited("a")
+    world.missing.add("a")
+    world.priced("a", ())
+    world.did.clear()
+    world.ask("a")
+    assert world.did == ["download a"]
+
+
+def test_a_sleeper_wakes_whatever_became_of_its_files() -> None:
+    world = World()
+    world.asleep("a")
+    world.missing.add("a")
+    world.priced("a", ())
+    world.did.clear()
+    world.ask("a")
+    assert world.did == ["wake a"]
+
+
 # Failures
 
 

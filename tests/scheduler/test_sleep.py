@@ -207,3 +207,16 @@ class TestMemory:
         # 70 of the host's are free, and 30 more when its process has gone.
         assert world.did[-1] == "stop a"
         assert world.exited("a") == ["start a"]
+
+
+def test_a_sleeper_gives_all_that_it_has_so_nobody_else_has_to_go() -> None:
+    world = World(models_max=0, workers_max=2)
+    world.memory(gpu=100)
+    world.prices["b"] = (price(gpu=80, context={"gpu": 20}, weights={"gpu": 50}),)
+    world.sizes(c=45)
+    world.terms(b=Terms(evict_to="full"))
+    world.idle("a")
+    world.asleep("b", "context")
+    world.ask("c")
+    assert world.did[-1] == "stop b"
+    assert world.state("a") is InstanceState.LOADED

@@ -23,10 +23,12 @@ from llm_router_mw.types import (
     Model,
     ModelInfo,
     ModelView,
+    Purged,
     QueuePlace,
     RouterEvent,
     RouterView,
     SleepLevel,
+    StoredSnapshot,
     Task,
     TextReply,
     Timings,
@@ -159,6 +161,7 @@ class FakeRouter:
         self.drains = False
         """Whether unloading, or falling asleep, takes longer than the call."""
         self.running_tasks: tuple[Task, ...] = ()
+        self.saved: tuple[StoredSnapshot, ...] = ()
         self.running = False
         self.starts = 0
         self.stops = 0
@@ -254,6 +257,14 @@ class FakeRouter:
     async def wake(self, model: str, *, wait: bool = True) -> None:
         self._check(model)
         self.calls.append(("wake", model, wait))
+
+    def cached(self) -> tuple[StoredSnapshot, ...]:
+        return self.saved
+
+    async def purge_cache(self, model: str | None = None) -> Purged:
+        self._check(model or "tiny")
+        self.calls.append(("purge_cache", model))
+        return Purged(snapshots=2, size_bytes=3000)
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:

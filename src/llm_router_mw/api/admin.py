@@ -39,9 +39,17 @@ class SleepRequest(Struct, frozen=True, kw_only=True):
     level: SleepLevel | None = None
 
 
+class PurgeRequest(Struct, frozen=True, kw_only=True):
+    """Body of ``POST /models/cache/purge``."""
+
+    model: str | None = None
+    """None is all of them."""
+
+
 _load_decoder = msgspec.json.Decoder(LoadRequest)
 _unload_decoder = msgspec.json.Decoder(UnloadRequest)
 _sleep_decoder = msgspec.json.Decoder(SleepRequest)
+_purge_decoder = msgspec.json.Decoder(PurgeRequest)
 
 
 async def health(connection: Connection, router: RouterContract, settings: APISettings) -> None:
@@ -76,6 +84,21 @@ async def wake(connection: Connection, router: RouterContract, settings: APISett
     request = decode(await connection.body(settings.max_body_bytes), _load_decoder)
     await router.wake(model_name(request.model), wait=False)
     await connection.json({"success": True})
+
+
+async def list_cache(connection: Connection, router: RouterContract, settings: APISettings) -> None:
+    """``GET /models/cache``: saved conversations, without what was said in them."""
+    await connection.json({"data": msgspec.to_builtins(router.cached())})
+
+
+async def purge_cache(
+    connection: Connection, router: RouterContract, settings: APISettings
+) -> None:
+    """``POST /models/cache/purge``: all saved conversations are removed, or those of a model."""
+    body = await connection.body(settings.max_body_bytes)
+    request = decode(body or b"{}", _purge_decoder)
+    purged = await router.purge_cache(request.model)
+    await connection.json({"success": True} | msgspec.to_builtins(purged))
 
 
 async def stream_events(

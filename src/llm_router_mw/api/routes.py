@@ -112,6 +112,8 @@ _MANAGEMENT = {
     "/models/unload": _post("management", admin.unload),
     "/models/sleep": _post("management", admin.sleep),
     "/models/wake": _post("management", admin.wake),
+    "/models/cache": _get("management", admin.list_cache),
+    "/models/cache/purge": _post("management", admin.purge_cache),
     # No HEAD: its answer has no end.
     "/models/sse": Route("management", {"GET": admin.stream_events}),
 }

@@ -24,10 +24,10 @@ from llm_router_mw.gguf import shards
 from llm_router_mw.hub import Hub
 from llm_router_mw.hub_reference import HubReference, reference_of
 from llm_router_mw.router.registry import load_registry
+from llm_router_mw.units import GIB
 
 logger = logging.getLogger("llm_router_mw.cli")
 
-_GIB = 1024**3
 _WIDTH = 120
 
 
@@ -105,7 +105,7 @@ def _print(outcomes: Mapping[str, Outcome], out: TextIO) -> None:
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
     for name, outcome in outcomes.items():
         style = "red" if outcome.problem else "green"
-        size = f"{outcome.size_bytes / _GIB:.1f} GiB" if outcome.size_bytes else ""
+        size = f"{outcome.size_bytes / GIB:.1f} GiB" if outcome.size_bytes else ""
         table.add_row(Text(name), Text(outcome.state, style=style), size)
     console.print(table)
     for name, outcome in outcomes.items():

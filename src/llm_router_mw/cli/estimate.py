@@ -25,8 +25,7 @@ from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.outlook import look_ahead
 from llm_router_mw.router.registry import load_registry
 from llm_router_mw.types import HOST, Device, LoadOptions, Model, Placement, Pooling
-
-_MIB = 1024**2
+from llm_router_mw.units import MIB
 
 
 @click.command()
@@ -77,7 +76,7 @@ def estimate(
         with TemporaryDirectory(prefix="llm-router-mw-") as folder:
             model = _model(name, hf_file, hub, Path(folder), options)
             found = _own_devices() if devices is None else parse_devices(devices)
-            outlook = look_ahead(model, _placement(model, found), found, margin_mib * _MIB)
+            outlook = look_ahead(model, _placement(model, found), found, margin_mib * MIB)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
     if as_json:

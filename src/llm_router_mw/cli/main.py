@@ -7,6 +7,7 @@ import logging
 import click
 
 from llm_router_mw import __version__
+from llm_router_mw.cli.cache import cache
 from llm_router_mw.cli.demo import demo
 from llm_router_mw.cli.devices import devices
 from llm_router_mw.cli.estimate import estimate
@@ -62,5 +63,5 @@ def main() -> None:
     """Many local GGUF models behind any ASGI or WSGI app."""
 
 
-for command in (demo, devices, estimate, plugin, plugins, serve, simulate_command):
+for command in (cache, demo, devices, estimate, plugin, plugins, serve, simulate_command):
     main.add_command(command)

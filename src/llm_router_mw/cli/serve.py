@@ -13,6 +13,7 @@ import click
 from llm_router_mw.asgi import LLMRouterApp
 from llm_router_mw.cli import log, server
 from llm_router_mw.cli.access import is_loopback, local_programs, nobody
+from llm_router_mw.cli.cache_flags import cache_flags
 from llm_router_mw.cli.download import download_all
 from llm_router_mw.cli.hub_flags import hub_flags, hub_models
 from llm_router_mw.cli.load_flags import load_flags
@@ -58,6 +59,7 @@ logger = logging.getLogger("llm_router_mw.cli")
     "--download-only", is_flag=True, help="Fetch what is missing of the hub's models, and exit."
 )
 @scheduling_flags
+@cache_flags
 @load_flags
 @memory_flags
 @click.option(

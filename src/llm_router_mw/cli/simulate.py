@@ -20,15 +20,17 @@ from llm_router_mw.simulator.event_trace import read_event_trace
 from llm_router_mw.simulator.generate import KINDS, generate
 from llm_router_mw.simulator.machine import Machine
 from llm_router_mw.simulator.picture import draw
+from llm_router_mw.simulator.png import check_png, to_png
 from llm_router_mw.simulator.replay import replay, told
 from llm_router_mw.simulator.report import Report, comparison, summary, table
 from llm_router_mw.simulator.residence import Residence
 from llm_router_mw.simulator.run import Settings, simulate
+from llm_router_mw.simulator.svg import to_svg
 from llm_router_mw.simulator.trace import Trace, read_trace, trace_lines
 from llm_router_mw.simulator.world import Order
 from llm_router_mw.types import Step
+from llm_router_mw.units import MIB
 
-_MIB = 1024**2
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -121,7 +123,9 @@ _NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--closed-loop", is_flag=True, help="Each key waits for its answer before it asks again."
 )
 @click.option(
-    "--picture", type=_NEW_FILE, help="Draw what was resident when, as SVG (there is no PNG)."
+    "--picture",
+    type=_NEW_FILE,
+    help="Draw what was resident when, as SVG or, by the file's name, as PNG.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def simulate_command(
@@ -148,7 +152,7 @@ def simulate_command(
     if sum(given is not None for given in (trace, kind, event_file)) != 1:
         raise click.UsageError("name a TRACE, or give --generate, or --events")
     machine = Machine(
-        {device.pool: device.total_bytes for device in parse_devices(devices)}, margin_mib * _MIB
+        {device.pool: device.total_bytes for device in parse_devices(devices)}, margin_mib * MIB
     )
     try:
         if event_file is not None:
@@ -160,6 +164,8 @@ def simulate_command(
         else:
             if picture is not None and len(policies) > 1:
                 raise click.UsageError("--picture shows one policy; name only one")
+            if picture is not None and _is_png(picture):
+                check_png()
             reports = []
             for chosen in [_policy(name) for name in policies]:
                 with _opened(trace, kind, requests, seed, models) as played:
@@ -210,8 +216,12 @@ def _play(trace: Trace, settings: Settings, picture: Path | None) -> Report:
         title = f"{report.policy}: {report.loads} loads, {report.stalled_seconds:.0f} s stalled"
         facts = list(trace.models.values())
         drawn = draw(title, residence.spans, facts, settings.machine, report.makespan_seconds)
-        picture.write_text(drawn, encoding="utf-8")
+        picture.write_bytes(to_png(drawn) if _is_png(picture) else to_svg(drawn).encode())
     return report
+
+
+def _is_png(picture: Path) -> bool:
+    return picture.suffix.lower() == ".png"
 
 
 def _show(reports: Sequence[Report], *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from llm_router_mw.engine.blocks import BLOCK_TOKENS, Beginning, common_blocks, 
 from llm_router_mw.engine.model import Rewind
 from llm_router_mw.engine.slots import CacheKey
 from llm_router_mw.errors import SnapshotError
-from llm_router_mw.snapshot_file import SnapshotHeader, read_header
+from llm_router_mw.snapshot_file import SnapshotHeader, read_header, snapshot_of
 from llm_router_mw.types import Snapshot, Spare
 from llm_router_mw.wire import SnapshotBad, SnapshotKept, SnapshotNews
 
@@ -155,7 +155,7 @@ class Offers:
             header = read_header(snapshot.path)
             if header.identity != self.identity:
                 raise SnapshotError("it was made with another model or other settings")
-            if header.key != snapshot.key or header.blocks != snapshot.blocks:
+            if snapshot_of(snapshot.path, header) != snapshot:
                 raise SnapshotError("it is not the one that was offered")
             self._headers[snapshot.path] = header
         return header

@@ -104,7 +104,7 @@ class Hub:
 
         try:
             await anyio.to_thread.run_sync(self._space.take, name, plan)
-            async with self._client() as client:
+            async with await anyio.to_thread.run_sync(self._client) as client:
                 from llm_router_mw.hub.transfer import fetch
 
                 for part in plan.parts:
@@ -137,7 +137,8 @@ class Hub:
             )
         try:
             with anyio.fail_after(LOOK_SECONDS):
-                async with self._client() as client:
+                # It reads certificates: not on the event loop.
+                async with await anyio.to_thread.run_sync(self._client) as client:
                     yield client
         except TimeoutError as error:
             raise DownloadError(

@@ -7,10 +7,10 @@ from typing import Final
 from llm_router_mw.errors import DiskFullError
 from llm_router_mw.hub.cache import HubCache
 from llm_router_mw.hub.files import Plan
+from llm_router_mw.units import MIB
 
 SPARE_BYTES: Final = 256 * 1024 * 1024
 """What a download leaves free: a system with a full disk does strange things."""
-_MIB = 1024**2
 
 
 class DiskSpace:
@@ -32,8 +32,8 @@ class DiskSpace:
         available = max(0, self._cache.free_bytes() - others - SPARE_BYTES)
         if needed > available:
             raise DiskFullError(
-                f"{name} needs {needed / _MIB:.0f} MiB more on the disk of the hub's cache, and "
-                f"{available / _MIB:.0f} MiB can be had; make room, or set HF_HUB_CACHE to "
+                f"{name} needs {needed / MIB:.0f} MiB more on the disk of the hub's cache, and "
+                f"{available / MIB:.0f} MiB can be had; make room, or set HF_HUB_CACHE to "
                 "another directory",
                 needed_bytes=needed,
                 available_bytes=available,

@@ -188,7 +188,11 @@ async def _locked(path: Path) -> AsyncIterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         # Other processes send no event when they are done.
-        while not _try_lock(descriptor):  # noqa: ASYNC110
+        is_told = False
+        while not _try_lock(descriptor):
+            if not is_told:
+                is_told = True
+                logger.info("%s is fetched by somebody else already: waiting", path.stem)
             await anyio.sleep(_RETRY_LOCK_SECONDS)
         yield
     finally:

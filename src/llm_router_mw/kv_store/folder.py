@@ -95,6 +95,15 @@ def _read(path: Path) -> tuple[Snapshot, float] | None:
     return snapshot_of(path, header), path.stat().st_mtime
 
 
+def saved_in(path: str | Path) -> list[tuple[Snapshot, float]]:
+    """Return the sound snapshots in a directory and when they were used; changes nothing."""
+    found: list[tuple[Snapshot, float]] = []
+    for each in sorted(Path(path).glob(f"*{SUFFIX}")):
+        with suppress(SnapshotError, OSError):
+            found.append((snapshot_of(each, read_header(each)), each.stat().st_mtime))
+    return found
+
+
 def remove(paths: Iterable[str]) -> None:
     """Remove snapshots, finished or not; those that are gone are no error."""
     for path in paths:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_MIB = 2**20
+from llm_router_mw.units import MIB
+
 _FADING = 0.5
 """Weight of the newest measurement."""
 
@@ -12,8 +13,8 @@ class Speed:
 
     def __init__(self, save_mib_per_second: float, restore_mib_per_second: float) -> None:
         """Begin with a guess; a guess that is too low keeps what is not worth keeping away."""
-        self._save = save_mib_per_second * _MIB
-        self._restore = restore_mib_per_second * _MIB
+        self._save = save_mib_per_second * MIB
+        self._restore = restore_mib_per_second * MIB
 
     def saved(self, n_bytes: int, seconds: float) -> None:
         """Learn from a save."""
@@ -38,6 +39,6 @@ class Speed:
 
 
 def _learned(before: float, n_bytes: int, seconds: float) -> float:
-    if seconds <= 0 or n_bytes < _MIB:  # small ones tell of everything but the speed
+    if seconds <= 0 or n_bytes < MIB:  # small ones tell of everything but the speed
         return before
     return before + _FADING * (n_bytes / seconds - before)

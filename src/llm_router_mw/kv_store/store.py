@@ -32,11 +32,11 @@ from llm_router_mw.types import (
     Step,
     StoredSnapshot,
 )
+from llm_router_mw.units import MIB
 from llm_router_mw.wire import SnapshotBad, SnapshotKept, SnapshotNews, SnapshotUsed
 
 logger = logging.getLogger("llm_router_mw.kv_store")
 
-_MIB = 2**20
 _SWEEP_SECONDS = 60.0
 _PAUSE_SECONDS = 60.0
 """After a spare could not be written, for so long there is no other."""
@@ -44,8 +44,8 @@ _HURRIED_SECONDS = 1.0
 """What may be spent on saving while requests wait for the memory."""
 _FINISH_SECONDS = 20.0
 """What copying to disk may take when the router closes."""
-_LARGEST_SPARE_BYTES = 1024 * _MIB
-_SMALLEST_SPARE_BYTES = 8 * _MIB
+_LARGEST_SPARE_BYTES = 1024 * MIB
+_SMALLEST_SPARE_BYTES = 8 * MIB
 
 
 class KVStore:
@@ -412,7 +412,7 @@ class KVStore:
 
 
 def _bytes(mib: int) -> int:
-    return UNLIMITED if mib < 0 else mib * _MIB
+    return UNLIMITED if mib < 0 else mib * MIB
 
 
 def _compute_seconds(info: SequenceInfo) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from llm_router_mw.types import Device
+from llm_router_mw.units import MIB
 
-MIB = 1024 * 1024
 DEFAULT = "default"
 """Key of a mapping that stands for all devices that are not named."""
 

@@ -10,7 +10,13 @@ from collections.abc import Iterable, Sequence
 from llm_router_mw.gguf import GGML_TYPES
 from llm_router_mw.memory.hyperparameters import Hyperparameters
 from llm_router_mw.memory.layers import Layers
-from llm_router_mw.memory.phases import Need, layer_needs, logits_need
+from llm_router_mw.memory.phases import (
+    Need,
+    layer_needs,
+    logits_need,
+    memory_needs,
+    network_needs,
+)
 from llm_router_mw.memory.resolved_context import ResolvedContext
 from llm_router_mw.memory.transfers import host_inputs_bytes, transferred
 from llm_router_mw.types import HOST, Device, DeviceKind, LoadOptions
@@ -34,11 +40,12 @@ def compute_needs(
 ) -> dict[str, Need]:
     """Return the scratch memory on each device."""
     kinds: dict[str, DeviceKind] = {device.id: device.kind for device in devices}
+    on_host = largest_host_layer_bytes > 0
     streams_weights = (
         bool(layers.gpus)
         and kinds.get(layers.gpus[0]) not in _NEVER_OFFLOADING
         and options.op_offload
-        and largest_host_layer_bytes > 0
+        and on_host
         and context.n_tokens >= _OFFLOADED_BATCH
     )
     by_layer = [_largest(layer_needs(model, context, layer)) for layer in range(model.n_layer)]
@@ -58,7 +65,11 @@ def compute_needs(
         expected, most = peak.expected + more.expected, peak.most + more.most
         if device == HOST and layers.gpus:
             inputs = host_inputs_bytes(model, context, layers)
-            expected, most = max(expected, inputs), max(most, inputs)
+            for_gpus = _computed_for_gpus(
+                model, context, layers, options, with_networks=on_host and not streams_weights
+            )
+            expected = max(expected, inputs + for_gpus.expected)
+            most = max(most, inputs + for_gpus.most)
         if device != HOST:
             scratch = _converted_cache_bytes(model, context, kinds.get(device, "other"))
             expected, most = expected + scratch, most + scratch
@@ -67,6 +78,27 @@ def compute_needs(
             most += largest_host_layer_bytes
         found[device] = Need(max(0, expected) + _SMALL_BYTES // 4, most + _SMALL_BYTES)
     return found
+
+
+def _computed_for_gpus(
+    model: Hyperparameters,
+    context: ResolvedContext,
+    layers: Layers,
+    options: LoadOptions,
+    *,
+    with_networks: bool,
+) -> Need:
+    """Return what the host takes to compute parts of layers that lie on GPUs.
+
+    That is what looks at a cache on the host, and *with_networks* those whose weights are there.
+    """
+    found: list[Need] = []
+    for layer, where in zip(range(model.n_layer), layers.repeating, strict=False):
+        if where != HOST and with_networks:
+            found += network_needs(model, context, layer)
+        if where != HOST and not options.offload_kqv:
+            found += memory_needs(model, context, layer)
+    return _largest(found)
 
 
 def output_bytes(model: Hyperparameters, context: ResolvedContext) -> int:

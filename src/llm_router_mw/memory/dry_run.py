@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.buffers import PLAIN, costs_by_device
 from llm_router_mw.memory.dry_run_order import DryRunAnswer, DryRunOrder
 from llm_router_mw.memory.exact import ExactCosts
@@ -27,6 +26,7 @@ from llm_router_mw.memory.overhead import BackendOverhead
 from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.memory.weights import place_weights
 from llm_router_mw.types import HOST, Device, MeasuredMemory, MemoryEstimate, Model, Placement
+from llm_router_mw.units import MIB
 
 logger = logging.getLogger("llm_router_mw.memory")
 

@@ -13,8 +13,9 @@ from llm_router_mw.memory.overhead import BackendOverhead, host_overhead
 from llm_router_mw.memory.phases import Need
 from llm_router_mw.memory.resolved_context import resolve_context
 from llm_router_mw.types import HOST, Cost, Device, Model, Placement
+from llm_router_mw.units import MIB
 
-OVERHEADS_SPARE_BYTES = 8 * 1024**2
+OVERHEADS_SPARE_BYTES = 8 * MIB
 """On each device: buffers are rounded up to pages, and drivers have their own ideas."""
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from llm_router_mw.memory.identity import model_files
 from llm_router_mw.types import HOST, Cost, Device, MemoryEstimate, Model, Placement
+from llm_router_mw.units import GIB
 
-_GIB = 1024**3
 _CONTEXT_PART = 0.1
-_MOST_PART, _MOST_BYTES = 1.2, 2 * _GIB
+_MOST_PART, _MOST_BYTES = 1.2, 2 * GIB
 
 
 class FileSizeEstimator:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from llm_router_mw.memory.allowance import MIB, Allowance, allowance_bytes, unknown_names
+from llm_router_mw.memory.allowance import Allowance, allowance_bytes, unknown_names
 from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.protocols import DeviceProbe
 from llm_router_mw.types import HOST, Device, InstanceKey, PoolReading
+from llm_router_mw.units import MIB
 
 logger = logging.getLogger("llm_router_mw.memory")
 

@@ -22,6 +22,8 @@ class Layers(Struct, frozen=True, kw_only=True):
     """Of each layer."""
     output: str
     """Of the output layer."""
+    is_mixed: bool = False
+    """Whether some tensors, or the cache, lie elsewhere than their layers."""
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -31,7 +33,8 @@ class Layers(Struct, frozen=True, kw_only=True):
     @property
     def is_pipelined(self) -> bool:
         """Whether all layers lie on several GPUs, which then work at the same time."""
-        return len(self.gpus) > 1 and HOST not in self.repeating and self.output != HOST
+        on_gpus = HOST not in self.repeating and self.output != HOST
+        return len(self.gpus) > 1 and on_gpus and not self.is_mixed
 
 
 def place_layers(placement: Placement, devices: Sequence[Device], n_layer_all: int) -> Layers:

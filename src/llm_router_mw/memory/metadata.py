@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from msgspec import structs
+
+from llm_router_mw.gguf import GGML_TYPE_NUMBERS, GGML_TYPES
 from llm_router_mw.memory.adapters import adapter_bytes
 from llm_router_mw.memory.compute import compute_needs, output_bytes
 from llm_router_mw.memory.hyperparameters import Hyperparameters
@@ -29,14 +32,14 @@ from llm_router_mw.types import (
     Model,
     Placement,
 )
+from llm_router_mw.units import MIB
 
-_MIB = 1024**2
-SCRATCH_RESERVE_BYTES = 24 * _MIB
+SCRATCH_RESERVE_BYTES = 24 * MIB
 SCRATCH_RESERVE = 1.02
 """On top of the most that the phases take: for alignment, and for what no formula foresees."""
 _UNKNOWN_RESERVE = 1.25
 """On top of everything of an unknown architecture."""
-_UNKNOWN_RESERVE_BYTES = 256 * _MIB
+_UNKNOWN_RESERVE_BYTES = 256 * MIB
 _CUDA_HEADS = frozenset({40, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576})
 """Sizes of heads that CUDA has flash attention for."""
 
@@ -79,7 +82,10 @@ class MetadataEstimator:
         devices: Sequence[Device],
     ) -> MemoryEstimate:
         shape = file.shape
-        layers = place_layers(placement, devices, shape.n_layer_all)
+        layers = structs.replace(
+            place_layers(placement, devices, shape.n_layer_all),
+            is_mixed=not options.offload_kqv or bool(tensor_overrides(options, placement)),
+        )
         flash = _flash_attention(shape, layers, devices, options)
         context = resolve_context(shape, options, placement.n_ctx, flash=flash)
         weights, adapters = self._placed(file, options, placement, devices, layers)
@@ -160,7 +166,9 @@ def _flash_attention(
     # llama.cpp gives it up where it would not be computed by the device that has the layer.
     if not options.offload_kqv and any(device != HOST for device in attending):
         return False
-    return False if _is_drawn_to_gpu(shape, layers) else None
+    # Without it values cannot be quantised, and the load would fail.
+    is_quantised = GGML_TYPES[GGML_TYPE_NUMBERS[options.type_v]].block_size > 1
+    return False if _is_drawn_to_gpu(shape, layers) and not is_quantised else None
 
 
 def _is_drawn_to_gpu(shape: Hyperparameters, layers: Layers) -> bool:
@@ -197,5 +205,5 @@ def _notes(
             "with more to spare"
         )
     if not context.has_flash_attention and options.flash_attn == "auto":
-        notes.append("its heads are of a size without flash attention")
+        notes.append("without flash attention: its heads or its places do not allow it")
     return tuple(notes)

@@ -10,24 +10,24 @@ from llm_router_mw.memory.phases import Need
 from llm_router_mw.memory.recurrent import recurrent_bytes
 from llm_router_mw.memory.resolved_context import ResolvedContext, row_bytes
 from llm_router_mw.types import DeviceKind
+from llm_router_mw.units import MIB
 
-_MIB = 1024**2
 CHECKPOINTS = 8
 """States that the engine keeps of a sequence that cannot be rewound, at most."""
 _EXPECTED_CHECKPOINTS = 2
-_PROCESS = Need(48 * _MIB, 112 * _MIB)
+_PROCESS = Need(48 * MIB, 112 * MIB)
 """Python, libraries, and what templates and grammars take."""
 _TOKEN = Need(300, 700)
 """Of the vocabulary, in llama.cpp and in Python."""
 _CELL = Need(128, 192)
 """What llama.cpp and the engine note about each cell of the context."""
 _GPU_PRIORS: Mapping[DeviceKind, Need] = {
-    "cuda": Need(450 * _MIB, 768 * _MIB),
-    "rocm": Need(400 * _MIB, 768 * _MIB),
-    "metal": Need(128 * _MIB, 512 * _MIB),
-    "vulkan": Need(256 * _MIB, 512 * _MIB),
+    "cuda": Need(450 * MIB, 768 * MIB),
+    "rocm": Need(400 * MIB, 768 * MIB),
+    "metal": Need(128 * MIB, 512 * MIB),
+    "vulkan": Need(256 * MIB, 512 * MIB),
 }
-_OTHER_GPU = Need(300 * _MIB, 768 * _MIB)
+_OTHER_GPU = Need(300 * MIB, 768 * MIB)
 _LEARNED_SPARE = 1.25
 """Part of what was measured that the next load may take."""
 

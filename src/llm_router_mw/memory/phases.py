@@ -54,10 +54,20 @@ def logits_need(model: Hyperparameters, context: ResolvedContext) -> Need:
 
 def layer_needs(model: Hyperparameters, context: ResolvedContext, layer: int) -> Iterator[Need]:
     """Yield what the phases of *layer* take, the masks aside."""
+    yield from memory_needs(model, context, layer)
+    yield from network_needs(model, context, layer)
+
+
+def memory_needs(model: Hyperparameters, context: ResolvedContext, layer: int) -> Iterator[Need]:
+    """Yield what the phases take that look at the cache or the state of *layer*."""
     if model.has_kv[layer] or model.architecture.is_encoder or not model.is_recurrent[layer]:
         yield _attention(model, context, layer)
     if model.is_recurrent[layer]:
         yield _recurrence(model, context)
+
+
+def network_needs(model: Hyperparameters, context: ResolvedContext, layer: int) -> Iterator[Need]:
+    """Yield what the feed-forward networks of *layer* take."""
     network = model.feed_forward[layer]
     if network.n_ff_exp:
         yield _experts(model, context, network, model.n_expert_used[layer])

@@ -8,11 +8,12 @@ from msgspec import structs
 
 from llm_router_mw.context_shape import context_shape
 from llm_router_mw.errors import ConfigError, ModelFileError
-from llm_router_mw.memory.allowance import MIB, Allowance, allowance_bytes
+from llm_router_mw.memory.allowance import Allowance, allowance_bytes
 from llm_router_mw.memory.hyperparameters import Hyperparameters
 from llm_router_mw.memory.inventory import DEFAULT_MARGIN_MIB
 from llm_router_mw.memory.model_file import ModelFiles
 from llm_router_mw.types import HOST, Device, LoadOptions, Model, Placement
+from llm_router_mw.units import MIB
 
 _PARTIAL_STEPS = 16
 """Numbers of layers that are tried where not all have room; each has to be priced."""

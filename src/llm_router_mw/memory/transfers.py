@@ -40,6 +40,8 @@ def transferred(
         return Need(masks, masks)
     embeddings = _embedding_bytes(model, context)
     if not computes_layers:
+        if layers.output != device:
+            return Need(0, 0)
         # Some architectures leave it to the output layer to pick the rows that are wanted.
         return Need(0, 2 * embeddings)
     if not layers.is_pipelined:
@@ -64,7 +66,8 @@ def _saved(model: Hyperparameters, layers: Layers) -> int:
 def _scanned_bytes(model: Hyperparameters, context: ResolvedContext) -> int:
     """Return what a state-space layer reads that is not computed where its weights are."""
     has_scan = any(model.is_recurrent) and model.architecture.recurrence != "interval"
-    return _FLOAT_BYTES * context.n_tokens * model.inner_size if has_scan else 0
+    convolved = model.inner_size + 2 * model.n_group * model.state_size
+    return _FLOAT_BYTES * context.n_tokens * convolved if has_scan and model.inner_size else 0
 
 
 def _copies(layers: Layers) -> int:

@@ -18,6 +18,7 @@ from llm_router_mw.memory.layers import Layers, shares
 from llm_router_mw.memory.repack import is_repacked
 from llm_router_mw.tensor_overrides import tensor_overrides
 from llm_router_mw.types import HOST, Device, LoadOptions, Placement
+from llm_router_mw.units import GIB
 
 _INPUTS = frozenset(
     {"token_embd.weight", "position_embd.weight", "token_types.weight"}
@@ -29,7 +30,7 @@ _FIRST_LAYER = ("token_embd_norm.", "per_layer_model_proj.", "per_layer_proj_nor
 _EVERY_LAYER = ("rope_freqs.", "rope_factors_")
 """One copy on each device that has layers."""
 _BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
-_LAZY_BYTES = 4 * 1024**3
+_LAZY_BYTES = 4 * GIB
 """A larger table of gemma4's is mapped however the rest is read."""
 _HOST_ALIGNMENT, _GPU_ALIGNMENT = 32, 128
 _CUDA_ROW = 512
@@ -147,6 +148,8 @@ class _Ledger:
     def add_tied(self, part: int, header: GGUFHeader, tensor: GGUFTensor) -> None:
         """Add the embedding's second copy, as the output matrix; none if it shares a buffer."""
         device = self._overridden(tensor.name, self._layers.output)
+        if device == self._overridden(tensor.name, HOST) != HOST:
+            return
         if device != HOST:
             self.add(part, header, tensor, device)
             return

@@ -216,8 +216,13 @@ class Conductor:
     async def know_price(self, key: InstanceKey) -> None:
         """See that the scheduler knows what *key* needs, so that a request is decided at once."""
         instance = self._scheduler.instance(key)
-        is_known = instance is not None and instance.prices is not None
-        if is_known and key not in self._outdated:
+        if (
+            instance is not None
+            and instance.prices is not None
+            and key not in self._outdated
+            # Files of the hub's cache come and go without our doing.
+            and (instance.has_worker or instance.is_missing == self._is_missing(key.path))
+        ):
             return
         being_priced = self._being_priced.get(key)
         if being_priced is not None:

@@ -13,6 +13,7 @@ from llm_router_mw.hub.hub import OnProgress
 from llm_router_mw.protocols import Clock
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import InstanceKey
+from llm_router_mw.units import GIB
 
 logger = logging.getLogger("llm_router_mw.router")
 
@@ -27,6 +28,7 @@ class Download:
         self.scope = anyio.CancelScope()
         self.progress = 0.0
         self.told_at_seconds = 0.0
+        self.logged_tenths = 0
 
 
 class Downloads:
@@ -75,6 +77,10 @@ class Downloads:
     async def _outcome(self, key: InstanceKey, download: Download) -> events.Event:
         def told(done: int, total: int) -> None:
             download.progress = done / total if total else 1.0
+            tenths = int(download.progress * 10)
+            if tenths > download.logged_tenths:
+                download.logged_tenths = tenths
+                logger.info("%s: %d %% of %.1f GiB downloaded", key, tenths * 10, total / GIB)
             now = self._clock()
             if now >= download.told_at_seconds + _TELL_EVERY_SECONDS:
                 download.told_at_seconds = now

@@ -126,9 +126,9 @@ class DryRuns:
         self, model: Model, missing: Iterable[tuple[PreparingEstimator, Placement]]
     ) -> bool:
         """Find out what is *missing*; return False if there was no room for that."""
-        for estimator, placement in missing:
-            async with self._turn:
-                devices = self._devices()
+        devices = self._devices()
+        async with self._turn:
+            for estimator, placement in missing:
                 needs = estimator.needs(placement, devices)
                 if any(size > self._account.room(pool) for pool, size in needs.items()):
                     logger.info("%s: no room for a dry run now", model.id)
@@ -156,7 +156,13 @@ async def _cancellable(
         finally:
             estimator.cancel()
 
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        await anyio.to_thread.run_sync(estimator.prepare, model, placement, devices)
+        try:
+            await anyio.to_thread.run_sync(estimator.prepare, model, placement, devices)
+        except Exception as error:  # out of the task group it would come wrapped
+            failure = error
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

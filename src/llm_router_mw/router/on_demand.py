@@ -13,9 +13,11 @@ from llm_router_mw.router.thread import RouterThread
 from llm_router_mw.types import (
     AS_USUAL,
     ModelView,
+    Purged,
     RouterEvent,
     RouterView,
     SleepLevel,
+    StoredSnapshot,
     Task,
     Wish,
     WishOptions,

@@ -16,10 +16,11 @@ from llm_router_mw.protocols import MemoryAccount
 from llm_router_mw.router.client import WorkerClient
 from llm_router_mw.router.process import WorkerProcess
 from llm_router_mw.types import HOST
+from llm_router_mw.units import MIB
 
 logger = logging.getLogger("llm_router_mw.worker")
 
-_SPARE_BYTES = 32 * 1024**2
+_SPARE_BYTES = 32 * MIB
 """About what a worker takes that has nothing to do yet."""
 
 

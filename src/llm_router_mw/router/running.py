@@ -33,12 +33,21 @@ from llm_router_mw.router.library import Library, open_library
 from llm_router_mw.router.registry import Registry
 from llm_router_mw.router.sleep_handlers import SleepHandlers
 from llm_router_mw.router.terms import keeps_states, preloads, terms_of
+from llm_router_mw.router.warmth import Warmth
 from llm_router_mw.router.watcher import MemoryWatcher
 from llm_router_mw.router.workers import Worker, Workers
 from llm_router_mw.scheduler import Limits, Scheduler, events
 from llm_router_mw.scheduler.demand import SLOTS, WORKERS
 from llm_router_mw.scheduler.prediction import NextModel
-from llm_router_mw.types import InstanceKey, InstanceState, Model, ModelView, Price, RouterView
+from llm_router_mw.types import (
+    HOST,
+    InstanceKey,
+    InstanceState,
+    Model,
+    ModelView,
+    Price,
+    RouterView,
+)
 
 logger = logging.getLogger("llm_router_mw.router")
 
@@ -238,6 +247,13 @@ async def start(
     here = [model_of(key) for key in names if not library.is_missing(key.path)]
     tasks.start_soon(dry_runs.run, here, conductor.outdate_price)
     guards = Guards(registry.guards.values(), registry.faults, tasks, clock)
+    if config.warm_weights:
+
+        def sleeping() -> list[str]:
+            asleep = (each for each in scheduler.instances() if each.level == "full")
+            return [each.key.path for each in asleep if each.state is InstanceState.SLEEPING]
+
+        tasks.start_soon(Warmth(sleeping, lambda: scheduler.ledger.room(HOST)).run)
     habits = NextModel() if config.prefetch else None
     return Running(config, catalog, library, scheduler, conductor, Bridge(portal), guards, habits)
 

@@ -15,6 +15,7 @@ from llm_router_mw.types import (
     EmbeddingReply,
     ModelInfo,
     ModelView,
+    Purged,
     SleepLevel,
     Task,
     TextReply,

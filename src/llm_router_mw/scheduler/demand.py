@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.instance import Instance
-from llm_router_mw.scheduler.terms import LADDER, Terms
+from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.types import InstanceState, Price, Step
 
 SLOTS = "slots"
@@ -77,9 +77,8 @@ def residue(price: Price | None, level: Step) -> dict[str, int]:
 
 def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
     """Return the picture of *instance* going down to *step*, or further if it is there already."""
-    level = instance.level if instance.state is InstanceState.SLEEPING else None
-    if level is not None and LADDER.index(step) <= LADDER.index(level):
-        step = "stop"
+    if instance.state is InstanceState.SLEEPING:
+        step = "stop"  # there is no other way down for it
     left = {} if step == "stop" else asleep(charge, residue(instance.price, step))
     freed = {
         resource: amount - left.get(resource, 0)

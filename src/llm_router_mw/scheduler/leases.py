@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from llm_router_mw.scheduler.instance import Instance
-
-_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +28,8 @@ class Leases:
         self._max_lease_seconds = max_lease_seconds
         self._on_use = on_use
         """Told when a lease of an instance begins or ends."""
-        self._leases: dict[int, Lease] = {}
-        self._by_age: deque[int] = deque()
-        """Those that have ended are taken out when they are at the front, or too many."""
+        self._leases: OrderedDict[int, Lease] = OrderedDict()
+        """In the order in which they were given."""
         self._next_id = 1
 
     def give(
@@ -43,7 +41,6 @@ class Leases:
         self._leases[lease_id] = Lease(
             lease_id, instance, model, keep_alive_seconds, now + self._max_lease_seconds
         )
-        self._by_age.append(lease_id)
         instance.leases.add(lease_id)
         instance.used(now)
         self._on_use(instance)
@@ -53,25 +50,17 @@ class Leases:
         """Take a lease back; None if it has ended before."""
         lease = self._leases.pop(lease_id, None)
         if lease is not None:
-            if len(self._by_age) > 2 * len(self._leases) + _FEW:
-                # Those that ended behind one that lasts: each was looked at once for as many.
-                self._by_age = deque(self._leases)
             lease.instance.leases.discard(lease_id)
             lease.instance.last_used_seconds = now
             self._on_use(lease.instance)
         return lease
 
-    def expired(self, now: float) -> Iterator[Lease]:
+    def expired(self, now: float) -> list[Lease]:
         """Return the leases that are out for too long."""
-        while (expiry := self.next_expiry_seconds) is not None and expiry <= now:
-            yield self._leases[self._by_age.popleft()]
+        return list(takewhile(lambda each: each.expires_at_seconds <= now, self._leases.values()))
 
     @property
     def next_expiry_seconds(self) -> float | None:
         """When the oldest lease runs out."""
-        while self._by_age:
-            lease = self._leases.get(self._by_age[0])
-            if lease is not None:
-                return lease.expires_at_seconds
-            self._by_age.popleft()
-        return None
+        oldest = next(iter(self._leases.values()), None)
+        return None if oldest is None else oldest.expires_at_seconds

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler import actions
 from llm_router_mw.scheduler.company import Company
@@ -22,6 +21,7 @@ from llm_router_mw.types import (
     SleepLevel,
     Step,
 )
+from llm_router_mw.units import MIB
 
 Do = Callable[[actions.Action], None]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from llm_router_mw.memory.allowance import MIB
 from llm_router_mw.memory.ledger import Amounts
 from llm_router_mw.scheduler.demand import SLOTS, WORKERS
+from llm_router_mw.units import MIB
 
 Shortage = Mapping[str, tuple[int, int]]
 """Resource → how much is needed, and how much there is."""

@@ -10,8 +10,8 @@ from itertools import accumulate, islice
 from typing import Final
 
 from llm_router_mw.simulator.trace import Ask, ModelFacts, Trace
+from llm_router_mw.units import GIB
 
-_GIB = 1 << 30
 _DAY_SECONDS = 86_400.0
 
 # Name, GiB with some context (quantised to about 4.5 bits), tokens per second of one answer.
@@ -138,17 +138,17 @@ def _models(chance: random.Random, count: int) -> dict[str, ModelFacts]:
 
 def _facts(chance: random.Random, name: str, kind: str) -> ModelFacts:
     speed = next(each for of, _, each in _KINDS if of == kind)
-    size = _SIZE_OF[kind] * _GIB
+    size = _SIZE_OF[kind] * GIB
     slow, fast = _GIB_PER_SECOND
     reading = slow * (fast / slow) ** chance.random()
-    overhead = min(0.4 * _GIB, 0.2 * size)
+    overhead = min(0.4 * GIB, 0.2 * size)
     return ModelFacts(
         model=name,
         size_bytes=round(size),
         context_bytes=round(0.15 * size),
         overhead_bytes=round(overhead),
-        load_seconds=round(_START_SECONDS + size / _GIB / reading, 2),
-        wake_seconds=round(size / _GIB / reading, 2),
+        load_seconds=round(_START_SECONDS + size / GIB / reading, 2),
+        wake_seconds=round(size / GIB / reading, 2),
         tokens_per_second=speed,
         parallel=4,
     )

@@ -1,83 +1,96 @@
-"""Draws what was resident when, as SVG."""
+"""Draws what was resident when."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from html import escape
 
+from llm_router_mw.simulator.canvas import Area, Box, Canvas, Line, Shape, Words
 from llm_router_mw.simulator.machine import Machine
 from llm_router_mw.simulator.residence import Span
 from llm_router_mw.simulator.trace import ModelFacts
+from llm_router_mw.units import GIB
 
 _LOOKS = {
-    "loading": ("#f2a33a", "loading"),
-    "loaded": ("#2f6fb0", "resident"),
-    "asleep": ("#b9cfe4", "asleep"),
-    "leaving": ("#9a9a9a", "stopping"),
+    "loaded": ("#3b73b9", "resident"),
+    "asleep": ("#a9c7e8", "asleep"),
+    "leaving": ("#9aa0a6", "stopping"),
+    "loading": ("#e8862e", "loading"),
 }
-_LEFT, _TOP, _WIDTH, _ROW, _BAR, _MEMORY = 190, 58, 940, 16, 11, 70
-_GIB = 1 << 30
-_MERGED_BELOW = 0.3
+"""Colour and word of each, in the order in which they are painted over one another."""
+_INK, _FAINT, _GRID, _STRIPE = "#24292f", "#6e7781", "#d8dee4", "#f6f8fa"
+_USED, _USED_EDGE, _LIMIT = "#cfe6cf", "#5f9e66", "#c93c37"
+_LEFT, _TOP, _WIDTH, _RIGHT = 210, 84, 940, 60
+_ROW, _BAR, _MEMORY = 22, 12, 84
+_MERGED_BELOW = 0.5
 """Pixels: what is closer is drawn as one."""
+_LEAST_LOADING = 2.0
+"""Pixels: each load can be seen."""
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 """Seconds between two marks on the axis of time."""
+_MARKS = 12
+
+Bar = tuple[int, str, float, float]
+"""Model, look, left and right in pixels."""
 
 
 def draw(
     title: str, spans: Sequence[Span], models: Sequence[ModelFacts], machine: Machine, end: float
-) -> str:
+) -> Canvas:
     """Return the picture: a row for each model that was ever resident, and the memory in use."""
     shown = sorted(
         {span.model for span in spans}, key=lambda index: (-models[index].size_bytes, index)
     )
-    rows = {model: place for place, model in enumerate(shown)}
     scale = _WIDTH / max(end, 1e-9)
-    bottom = _TOP + _ROW * len(rows)
-    height = bottom + 22 + _MEMORY + 30
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 20}" '
-        f'height="{height}" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="100%" height="100%" fill="white"/><text x="{_LEFT}" y="18" '
-        f'font-size="13" font-weight="bold">{escape(title)}</text>',
+    memory_top = _TOP + _ROW * len(shown) + 26
+    bottom = memory_top + _MEMORY
+    shapes = (
+        Words(_LEFT, 28, title, _INK, size=16, bold=True),
         *_legend(),
-        *_labels(shown, models),
-        *_axis(end, scale, bottom + 22 + _MEMORY),
-        *_bars(spans, rows, scale),
-        *_memory(spans, models, machine.capacity_bytes, end, scale, bottom + 22),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+        *_stripes(len(shown)),
+        *_axis(end, scale, bottom),
+        *_labels(shown, models, spans),
+        *_bars(spans, {model: place for place, model in enumerate(shown)}, scale),
+        *_memory(spans, models, machine.capacity_bytes, end, scale, memory_top),
+    )
+    return Canvas(_LEFT + _WIDTH + _RIGHT, bottom + 50, shapes)
 
 
-def _legend() -> Iterator[str]:
-    for place, (colour, words) in enumerate(_LOOKS.values()):
-        x = _LEFT + 90 * place
-        yield (
-            f'<rect x="{x}" y="28" width="11" height="11" fill="{colour}"/>'
-            f'<text x="{x + 16}" y="38">{words}</text>'
-        )
+def _legend() -> Iterator[Shape]:
+    for place, (colour, word) in enumerate(_LOOKS.values()):
+        x = _LEFT + 96 * place
+        yield Box(x, 44, 14, _BAR, colour)
+        yield Words(x + 20, 55, word, _INK)
 
 
-def _labels(shown: Sequence[int], models: Sequence[ModelFacts]) -> Iterator[str]:
+def _stripes(rows: int) -> Iterator[Shape]:
+    for place in range(0, rows, 2):
+        yield Box(_LEFT, _TOP + place * _ROW, _WIDTH, _ROW, _STRIPE)
+
+
+def _labels(
+    shown: Sequence[int], models: Sequence[ModelFacts], spans: Sequence[Span]
+) -> Iterator[Shape]:
+    loads = Counter(span.model for span in spans if span.look == "loading")
+    if shown:
+        yield Words(_LEFT - 12, _TOP - 8, "GiB", _FAINT, size=11, anchor="end")
+        yield Words(_LEFT + _WIDTH + 12, _TOP - 8, "loads", _FAINT, size=11)
     for place, index in enumerate(shown):
         facts = models[index]
-        y = _TOP + place * _ROW + _BAR - 1
-        yield (
-            f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end">{escape(facts.model)} '
-            f'<tspan fill="#777">{facts.size_bytes / _GIB:.1f} GiB</tspan></text>'
-        )
+        y = _TOP + place * _ROW + 15
+        yield Words(_LEFT - 58, y, facts.model, _INK, anchor="end")
+        yield Words(_LEFT - 12, y, f"{facts.size_bytes / GIB:.1f}", _FAINT, anchor="end")
+        yield Words(_LEFT + _WIDTH + 12, y, str(loads[index]), _FAINT)
 
 
-def _axis(end: float, scale: float, bottom: int) -> Iterator[str]:
-    step = next((each for each in _STEPS if end / each <= 12), _STEPS[-1])
+def _axis(end: float, scale: float, bottom: int) -> Iterator[Shape]:
+    step = next((each for each in _STEPS if end / each <= _MARKS), _STEPS[-1])
     for mark in range(int(end // step) + 1):
         x = _LEFT + mark * step * scale
-        yield (
-            f'<path d="M{x:.1f} {_TOP - 6}V{bottom + 4}" stroke="#ddd"/>'
-            f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="#555">'
-            f"{_clock(mark * step)}</text>"
-        )
+        yield Line(x, _TOP, x, bottom + 5, _GRID)
+        yield Words(x, bottom + 20, _clock(mark * step), _FAINT, size=11, anchor="middle")
+    word = "time, h:min:s" if end >= 3600 else "time, min:s"
+    yield Words(_LEFT + _WIDTH / 2, bottom + 38, word, _FAINT, size=11, anchor="middle")
 
 
 def _clock(seconds: int) -> str:
@@ -85,36 +98,30 @@ def _clock(seconds: int) -> str:
     return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
 
 
-def _bars(spans: Sequence[Span], rows: dict[int, int], scale: float) -> Iterator[str]:
-    paths: dict[str, list[str]] = {look: [] for look in _LOOKS}
-    for model, look, begins, ends in _merged(spans, scale):
-        y = _TOP + rows[model] * _ROW
-        width = max(ends - begins, _MERGED_BELOW)
-        paths[look].append(f"M{_LEFT + begins:.1f} {y}h{width:.1f}v{_BAR}h{-width:.1f}z")
-    for look, (colour, _) in _LOOKS.items():
-        if paths[look]:
-            yield f'<path fill="{colour}" d="{"".join(paths[look])}"/>'
+def _bars(spans: Sequence[Span], rows: dict[int, int], scale: float) -> Iterator[Shape]:
+    bars: dict[str, list[Shape]] = {look: [] for look in _LOOKS}
+    for model, look, left, right in _merged(spans, scale):
+        least = _LEAST_LOADING if look == "loading" else _MERGED_BELOW
+        y = _TOP + rows[model] * _ROW + (_ROW - _BAR) // 2
+        width = max(right - left, least)
+        bars[look].append(Box(_LEFT + min(left, _WIDTH - width), y, width, _BAR, _LOOKS[look][0]))
+    for look in _LOOKS:
+        yield from bars[look]
 
 
-def _merged(spans: Sequence[Span], scale: float) -> Iterator[tuple[int, str, float, float]]:
-    """Return model, look, left and right of the bars, in pixels."""
-    last: tuple[int, str, float, float] | None = None
+def _merged(spans: Sequence[Span], scale: float) -> Iterator[Bar]:
+    """Return the bars; what follows one of the same look too closely to be told apart is in it."""
+    last: dict[str, Bar] = {}
     for span in sorted(spans, key=lambda span: (span.model, span.begins)):
         left, right = span.begins * scale, span.ends * scale
-        if last is not None and last[0] == span.model and _is_one(last, span.look, left, right):
-            last = (*last[:3], right)
+        before = last.get(span.look)
+        if before is not None and before[0] == span.model and left - before[3] < _MERGED_BELOW:
+            last[span.look] = (*before[:3], right)
             continue
-        if last is not None:
-            yield last
-        last = (span.model, span.look, left, right)
-    if last is not None:
-        yield last
-
-
-def _is_one(bar: tuple[int, str, float, float], look: str, left: float, right: float) -> bool:
-    """Whether what follows *bar* is too small to be seen, or cannot be told from it."""
-    ended = bar[3]
-    return right - ended < _MERGED_BELOW or (look == bar[1] and left - ended < _MERGED_BELOW)
+        if before is not None:
+            yield before
+        last[span.look] = (span.model, span.look, left, right)
+    yield from last.values()
 
 
 def _memory(
@@ -124,26 +131,26 @@ def _memory(
     end: float,
     scale: float,
     top: int,
-) -> Iterator[str]:
+) -> Iterator[Shape]:
     """Return the area of the bytes in use under the line of what there is."""
-    steps: dict[float, int] = {0.0: 0, end: 0}
+    # Changes that are closer than can be seen are one.
+    steps: defaultdict[int, int] = defaultdict(int)
     for span in spans:
         facts = models[span.model]
         size = facts.overhead_bytes if span.look == "asleep" else facts.size_bytes
-        steps[span.begins] = steps.get(span.begins, 0) + size
-        steps[span.ends] = steps.get(span.ends, 0) - size
-    used, drawn_to = 0, -1.0
-    line = [f"M{_LEFT} {top + _MEMORY}"]
-    for at in sorted(steps):
-        used += steps[at]
-        if at * scale - drawn_to >= _MERGED_BELOW:
-            drawn_to = at * scale
-            y = top + _MEMORY * (1 - used / max(capacity, 1))
-            line.append(f"H{_LEFT + drawn_to:.1f}V{y:.1f}")
-    line.append(f"H{_LEFT + end * scale:.1f}V{top + _MEMORY}z")
-    yield (
-        f'<text x="{_LEFT - 8}" y="{top + 10}" text-anchor="end">memory '
-        f'<tspan fill="#777">{capacity / _GIB:.1f} GiB</tspan></text>'
-        f'<path d="{"".join(line)}" fill="#cfe3c7" stroke="#6a9a57" stroke-width="0.7"/>'
-        f'<path d="M{_LEFT} {top}h{_WIDTH}" stroke="#b33" stroke-dasharray="4 3"/>'
-    )
+        steps[round(span.begins * scale / _MERGED_BELOW)] += size
+        steps[round(span.ends * scale / _MERGED_BELOW)] -= size
+    used, height = 0, float(top + _MEMORY)
+    points = [(float(_LEFT), height)]
+    for place in sorted(steps):
+        x = _LEFT + place * _MERGED_BELOW
+        points.append((x, height))
+        used += steps[place]
+        height = top + _MEMORY * (1 - used / max(capacity, 1))
+        points.append((x, height))
+    points.append((_LEFT + end * scale, float(top + _MEMORY)))
+    yield Area(tuple(points), _USED, _USED_EDGE)
+    yield Line(_LEFT, top, _LEFT + _WIDTH, top, _LIMIT, dashed=True)
+    yield Words(_LEFT - 12, top + 4, f"{capacity / GIB:.0f} GiB", _LIMIT, anchor="end")
+    yield Words(_LEFT - 12, top + _MEMORY // 2 + 4, "memory in use", _INK, anchor="end")
+    yield Words(_LEFT - 12, top + _MEMORY + 4, "0", _FAINT, anchor="end")

@@ -19,8 +19,9 @@ from tests.support.fake_router import FakeRouter
 
 
 async def tags(request: Request) -> JSONResponse:
-    owner = request.scope["llm_router_owner"]
-    return JSONResponse({"router": type(request.scope["llm_router"]).__name__, "owner": owner})
+    scope = request.scope
+    about = {"owner": scope["llm_router_owner"], "manager": scope["llm_router_manager"]}
+    return JSONResponse({"router": type(scope["llm_router"]).__name__, **about})
 
 
 async def refuse(request: Request) -> JSONResponse:
@@ -84,7 +85,11 @@ async def test_the_prefix_goes_before_them() -> None:
 @pytest.mark.asyncio
 async def test_an_endpoint_finds_the_router() -> None:
     async with client(api()) as http:
-        assert (await http.get("/api/tags")).json() == {"router": "FakeRouter", "owner": ""}
+        assert (await http.get("/api/tags")).json() == {
+            "router": "FakeRouter",
+            "owner": "",
+            "manager": False,
+        }
 
 
 @pytest.mark.asyncio
@@ -96,6 +101,16 @@ async def test_an_endpoint_learns_for_whom_it_works_but_not_the_key() -> None:
         ]
     assert owners[0] == owners[1] != owners[2]
     assert not any(key in owner for key in ("one", "two") for owner in owners)
+
+
+@pytest.mark.asyncio
+async def test_an_endpoint_learns_whether_it_works_for_a_manager() -> None:
+    async with client(api(api_keys=["user"], admin_keys=["boss"])) as http:
+        found = {
+            key: (await http.get("/api/tags", headers={"X-Api-Key": key})).json()["manager"]
+            for key in ("user", "boss")
+        }
+    assert found == {"user": False, "boss": True}
 
 
 @pytest.mark.parametrize(

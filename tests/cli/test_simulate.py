@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llm_router_mw.cli import main
+from llm_router_mw.errors import ConfigError
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.simulator.event_trace import Setup, event_line, setup_line
@@ -140,6 +141,27 @@ def test_a_picture_is_drawn(trace: str, tmp_path: Path) -> None:
     assert "lru: 2 loads" in picture.read_text()
 
 
+def test_it_is_a_png_where_the_name_says_so(trace: str, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.PNG"
+
+    assert run(trace, "--picture", str(picture)).exit_code == 0
+
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_png_that_cannot_be_drawn_is_refused_before_anything_is_played(
+    trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ConfigError("pip install 'llm-router-mw[picture]'")
+
+    monkeypatch.setattr("llm_router_mw.cli.simulate.check_png", missing)
+    result = run(trace, "--picture", str(tmp_path / "p.png"))
+
+    assert result.exit_code == 1
+    assert result.output == "Error: pip install 'llm-router-mw[picture]'\n"
+
+
 def test_recorded_events_are_replayed(tmp_path: Path) -> None:
     key = InstanceKey("a", LoadOptions())
     asked = events.Request(id=1, instances=(key,), models=("a",))
@@ -178,7 +200,3 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert result.output.startswith("Error: line 6: ")
-
-
-def test_help_says_that_there_is_no_png() -> None:
-    assert "as SVG (there is no PNG)" in " ".join(run("--help").output.split())

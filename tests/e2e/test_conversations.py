@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from llm_router_mw import Router
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.hookspecs import hookimpl
-from llm_router_mw.kv_store import KVStore
+from llm_router_mw.kv_store import KVStore, ram_folder
+from llm_router_mw.kv_store.ram_folder import RamFolder
 from llm_router_mw.protocols import InstanceHandle
 from llm_router_mw.types import InstanceState, RouterEvent, SleepLevel, Step, TextReply
 from tests.support.answers import client
@@ -338,3 +341,60 @@ async def test_many_turns_through_many_swaps_never_change_an_answer(letters: Pat
             await ask(swapping, "b")
             messages += [{"role": "assistant", "content": answers[0].text}]
             messages += [{"role": "user", "content": f"And then {turn}?"}]
+
+
+@pytest.fixture
+def tiny_memory(tmp_path: Path) -> Iterator[Path]:
+    """Shared memory of 64 KiB."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        made = subprocess.run(mount, check=False, capture_output=True, timeout=10)
+    except FileNotFoundError:
+        pytest.skip("there is no such command")
+    if made.returncode:
+        pytest.skip("it may not be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "found"])
+async def test_full_memory_costs_the_conversation_and_nothing_else(
+    letters: Path,
+    tiny_memory: Path,
+    is_known: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ram_folder, "SHARED_MEMORY", str(tiny_memory))
+    if not is_known:
+        monkeypatch.setattr(RamFolder, "left_bytes", 2**40)
+    async with real_router(models_dir=letters, n_ctx=2048) as router:
+        first = await ask(router, "a")
+        await router.sleep("a")
+        again = await ask(router, "a")
+        assert (again.usage.cached_tokens, again.text) == (0, first.text)
+        assert list(store_of(router).snapshots()) == []
+    assert ("is not saved: there is no room" in caplog.text) is not is_known
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_costs_the_conversation_and_nothing_else(
+    letters: Path, tiny_memory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny_memory / "disk"
+    async with real_router(
+        models_dir=letters, n_ctx=2048, cache_ram=0, kv_cache_dir=folder
+    ) as router:
+        first = await ask(router, "a")
+        await router.sleep("a")
+        again = await ask(router, "a")
+        assert (again.usage.cached_tokens, again.text) == (0, first.text)
+        assert list_of(folder) == []
+    assert "is not saved: there is no room" in caplog.text
+
+
+def list_of(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]

@@ -91,7 +91,9 @@ async def test_a_download_is_seen_and_holds_no_memory(hub: FakeHub, tiny: bytes)
             assert (found.waiting, found.expected_wait_seconds) == (1, None)
             hub.go_on.set()
         told = [event for event in story.events if event.kind == "progress" and event.state]
-        assert {event.state for event in told} <= {DOWNLOADING}
+        assert {event.state for event in told} == {DOWNLOADING}
+        values = [event.data["value"] for event in told]
+        assert values == sorted(values)
 
 
 @pytest.mark.asyncio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -14,7 +14,7 @@ from llm_router_mw.config import RouterConfig
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.memory.observed import ObservedEstimator
 from llm_router_mw.memory.placement import AutoPlacement
-from llm_router_mw.protocols import Estimator
+from llm_router_mw.protocols import Estimator, InstanceHandle, MemoryAccount, SleepHandler
 from llm_router_mw.router.process import worker_environment
 from llm_router_mw.types import (
     HOST,
@@ -24,8 +24,17 @@ from llm_router_mw.types import (
     MemoryEstimate,
     Model,
     Placement,
+    Step,
 )
-from tests.support.memory_pool import UNIT, Pool, needed_units, pooled_router, sampled
+from tests.support.memory_pool import (
+    MARGIN_UNITS,
+    POOL_UNITS,
+    UNIT,
+    Pool,
+    needed_units,
+    pooled_router,
+    sampled,
+)
 from tests.support.real_router import LONG_SECONDS, Story, reached, say, state, talk, view
 from tests.support.waiting import until
 
@@ -58,6 +67,44 @@ class LiesOnce:
             source=self.name,
             confidence="low",
         )
+
+
+class Hoard:
+    """A plugin that holds memory of the pool, and gives back what it is asked for."""
+
+    name = "hoard"
+
+    def __init__(self, pool: Pool, units: int) -> None:
+        self._pool = pool
+        self.size = units * UNIT
+        self.asked: list[int] = []
+        self.shed_while: list[InstanceState] = []
+        self.state: Callable[[], InstanceState] = lambda: InstanceState.UNLOADED
+
+    @hookimpl
+    def llm_router_register_sleep_handlers(self, config: RouterConfig) -> list[SleepHandler]:
+        return [self]
+
+    async def sleep(self, handle: InstanceHandle, level: Step) -> None:
+        pass
+
+    async def resume(self, handle: InstanceHandle) -> None:
+        pass
+
+    def use_account(self, account: MemoryAccount) -> None:
+        self._account = account
+        self._say()
+
+    async def shed(self, pool: str, n_bytes: int) -> None:
+        self.asked.append(n_bytes)
+        self.shed_while.append(self.state())
+        await anyio.sleep(0.05)  # it takes its time
+        self.size -= n_bytes
+        self._say()
+
+    def _say(self) -> None:
+        self._pool.eaten_bytes = self.size
+        self._account.hold({HOST: self.size})
 
 
 async def learned(router: Router) -> None:
@@ -104,6 +151,24 @@ class TestAnotherProgram:
             await until(lambda: pool.looks > seen + 2, LONG_SECONDS)
             await say(router, "idle")
         assert story.evicted() == ["idle", "busy"]
+
+
+class TestWhatIsNoModels:
+    async def test_it_is_given_back_before_any_model_leaves(self, sized_models: Models) -> None:
+        story, pool = Story(), Pool()
+        hoard = Hoard(pool, 70)
+        models = {name: sized_models[name] for name in ("embedding", "medium")}
+        async with pooled_router(pool, story, hoard, models=models, use_mmap=False) as router:
+            hoard.state = lambda: state(router, "medium")
+            await router.load("embedding")
+            assert hoard.asked == []
+            await router.load("medium")
+            assert story.evicted() == []
+            # Its place was taken already, and the load waited until that was free.
+            assert hoard.shed_while == [InstanceState.LOADING]
+            # No more than was needed.
+            needed = needed_units(story, "embedding") + needed_units(story, "medium")
+            assert 0 < hoard.asked[0] / UNIT <= needed + 70 + MARGIN_UNITS - POOL_UNITS
 
 
 class TestLargerThanThought:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_router_mw.engine import slots
+from llm_router_mw.engine import checkpoints
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.wire import SnapshotUsed
 from tests.engine.conftest import Load
@@ -45,7 +45,7 @@ def test_within_the_limit_all_can_be_come_back_to(start: Start) -> None:
 
 
 def test_beyond_it_the_longest_idle_cannot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_MAX_CHECKPOINT_BYTES", 2 * STATE_BYTES)
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 2 * STATE_BYTES)
     driver = start()
     for number in range(4):
         ask(driver, tokens(number, 80))
@@ -54,7 +54,7 @@ def test_beyond_it_the_longest_idle_cannot(start: Start, monkeypatch: pytest.Mon
 
 
 def test_one_is_always_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_MAX_CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 1)
     driver = start()
     ask(driver, tokens(1, 80))
     ask(driver, tokens(2, 80))
@@ -63,7 +63,7 @@ def test_one_is_always_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_slots_share_counts_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_MAX_CHECKPOINT_BYTES", 4 * STATE_BYTES)
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 4 * STATE_BYTES)
     driver = start(n_parallel=4)
     shared = tokens(1, 100)
     requests = [driver.submit(prompt((*shared, *tokens(n, 30)), max_tokens=5)) for n in (2, 3, 4)]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from io import BytesIO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_router_mw.errors import InvalidGGUFError
 from llm_router_mw.gguf import MAX_PREFIX_BYTES, HeaderPrefix, ValueType
@@ -26,9 +28,9 @@ def test_it_is_there_as_soon_as_its_last_byte_is() -> None:
     size = len(MODEL.header())
     whole = fed(DATA).header()
     assert whole is not None
-    for given in range(1, len(DATA)):
-        header = fed(DATA[:given], len(DATA)).header()
-        assert (header is not None) == (given >= size), given
+    for n_bytes in range(1, len(DATA)):
+        header = fed(DATA[:n_bytes], len(DATA)).header()
+        assert (header is not None) == (n_bytes >= size), n_bytes
         assert header is None or header == whole
 
 
@@ -86,3 +88,22 @@ def test_a_file_that_shrinks_while_it_is_read_is_cut_short(read: Callable[[Curso
     with pytest.raises(InvalidGGUFError, match="the file ends"):
         read(cursor)
     assert cursor.is_cut_short
+
+
+@given(
+    at=st.integers(0, len(DATA) - 1),
+    junk=st.binary(min_size=1, max_size=16),
+    given_bytes=st.integers(0, len(DATA)),
+    file_bytes=st.sampled_from([len(DATA), len(DATA) + 7, 2**40]),
+)
+@settings(deadline=None, derandomize=True, database=None)
+def test_any_damage_is_refused_or_asks_for_no_more_than_there_is(
+    at: int, junk: bytes, given_bytes: int, file_bytes: int
+) -> None:
+    damaged = (DATA[:at] + junk + DATA[at + len(junk) :])[:given_bytes]
+    prefix = fed(damaged, file_bytes)
+    try:
+        header = prefix.header()
+    except InvalidGGUFError:
+        return
+    assert header is not None or len(damaged) < prefix.wanted_bytes <= file_bytes

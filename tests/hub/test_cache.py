@@ -67,6 +67,11 @@ def test_what_cannot_be_read_is_passed_by(tmp_path: Path) -> None:
     assert HubCache(tmp_path).find(MODEL) is None
 
 
+def test_a_snapshot_of_no_branch_is_enough(tmp_path: Path) -> None:
+    wanted = put(tmp_path, OLD)
+    assert HubCache(tmp_path).find(MODEL) == wanted
+
+
 def test_a_cache_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert HubCache(tmp_path / "none").find(MODEL) is None
 

@@ -72,6 +72,14 @@ def test_a_place_that_somebody_else_has_taken_is_not_used(tmp_path: Path) -> Non
         RamFolder(tmp_path).open()
 
 
+def test_it_tells_how_much_more_fits(tmp_path: Path) -> None:
+    folder = RamFolder(tmp_path)
+    assert folder.left_bytes == 0
+    folder.open()
+    assert 0 < folder.left_bytes < 2**60
+    folder.close()
+
+
 def test_a_lock_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     folder = RamFolder(tmp_path)
     lock = folder.folder.path.with_name(f"{folder.folder.path.name}.lock")

@@ -206,6 +206,14 @@ async def test_while_somebody_waits_only_what_is_quickly_saved_is_saved(tmp_path
         assert handle.saved == [1]
 
 
+async def test_what_would_take_longer_than_a_handler_may_is_not_begun(tmp_path: Path) -> None:
+    huge = sequence(0, 1, 2, size=2**31)
+    async with running(tmp_path, sleep_handler_timeout_seconds=2.0) as store:
+        handle = FakeHandle(held=[huge, sequence(1, 3, 4)])
+        await slept(store, handle)
+        assert handle.saved == [1]
+
+
 async def test_while_the_router_closes_nothing_is_saved_in_memory(tmp_path: Path) -> None:
     async with running(tmp_path) as store:
         handle = FakeHandle(held=[sequence(0, 1, 2)], closing=True)

@@ -135,9 +135,19 @@ def test_state_space_layers_have_more_to_pass_on() -> None:
     assert together["a"].expected - alone["a"].expected == 4 * passed_on - INPUTS
 
 
-def test_servers_in_the_network_compute_with_their_own_weights_only() -> None:
-    options: dict[str, Any] = {"devices": ("a",), "n_gpu_layers": 2, "kind": "rpc"}
-    assert needs(**options, host_layer=100 * MIB) == needs(**options)
+@pytest.mark.parametrize("options", [{"kind": "rpc"}, {"op_offload": False}])
+def test_the_host_computes_with_its_weights_what_no_gpu_computes(options: dict[str, Any]) -> None:
+    plain = needs(devices=("a",), **options)
+    mixed = needs(devices=("a",), host_layer=100 * MIB, **options)
+    network = 4 * 512 * (4 * 1024 + 3 * 4096)
+    assert mixed["host"].expected - plain["host"].expected == network
+    assert mixed["a"] == plain["a"]
+
+
+def test_the_host_computes_what_looks_at_a_cache_that_stays_there() -> None:
+    plain, kept = needs(devices=("a",)), needs(devices=("a",), offload_kqv=False)
+    attention = 4 * 512 * (3 * 1024 + 2 * 1024 + 2 * 256)
+    assert kept["host"].expected - plain["host"].expected == attention
 
 
 def test_weights_on_the_host_are_sent_to_the_gpu_for_large_batches() -> None:
@@ -147,7 +157,7 @@ def test_weights_on_the_host_are_sent_to_the_gpu_for_large_batches() -> None:
     assert without["a"].expected < sent["a"].expected < sent["a"].most
     for options in ({"op_offload": False}, {"n_ubatch": 16}):
         small = needs(devices=("a",), host_layer=100 * MIB, **options)
-        assert small == needs(devices=("a",), **options)
+        assert small["a"] == needs(devices=("a",), **options)["a"]
 
 
 @pytest.mark.parametrize(

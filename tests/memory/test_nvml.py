@@ -132,7 +132,7 @@ def test_without_a_driver_there_are_no_devices_and_one_line_says_so(
     error: pynvml.NVMLError,
 ) -> None:
     fake = fake_nvml.install(monkeypatch, error=error)
-    with caplog.at_level(logging.INFO, "llm_router_mw.memory"):
+    with caplog.at_level(logging.DEBUG, "llm_router_mw.memory"):
         for _ in range(3):
             assert list(probe.inventory()) == []
             assert probe.used_bytes([1]) == {}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_router_mw.engine import slots
+from llm_router_mw.engine import checkpoints
 from llm_router_mw.memory.hyperparameters import read_hyperparameters
 from llm_router_mw.memory.layers import place_layers
-from llm_router_mw.memory.overhead import CHECKPOINTS, BackendOverhead, host_overhead
+from llm_router_mw.memory.overhead import (
+    CHECKPOINT_BYTES,
+    CHECKPOINTS,
+    BackendOverhead,
+    host_overhead,
+)
 from llm_router_mw.memory.phases import Need
 from llm_router_mw.memory.recurrent import recurrent_bytes
 from llm_router_mw.memory.resolved_context import resolve_context
@@ -74,4 +79,11 @@ def test_embeddings_need_nothing_of_that() -> None:
 
 
 def test_as_many_are_kept_as_the_engine_keeps() -> None:
-    assert slots._MAX_CHECKPOINTS == CHECKPOINTS
+    assert checkpoints._MAX_CHECKPOINTS == CHECKPOINTS
+    assert checkpoints._MAX_BYTES == CHECKPOINT_BYTES
+
+
+def test_of_many_sequences_no_more_than_the_engine_keeps() -> None:
+    few, many = (overhead("mamba2", SSM, n_parallel=number) for number in (100, 200))
+    assert CHECKPOINT_BYTES <= few.most - overhead().most < CHECKPOINT_BYTES + 64 * MIB
+    assert many.most - few.most < 64 * MIB

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from llm_router_mw import wire
 from llm_router_mw.memory.buffers import costs_by_device
 from llm_router_mw.memory.dry_run_order import DryRunOrder
 from llm_router_mw.memory.layers import place_layers
@@ -21,10 +22,14 @@ from llm_router_mw.types import HOST, Cost, Device, LoadOptions, Model, Placemen
 from tests.support.dry_runs import DryRuns
 from tests.support.estimate_matrix import drawn_options
 from tests.support.sparse_models import SPARSE_MODELS, write_sparse_model
+from tests.support.tiny_models import write_tiny_llama
+from tests.worker.process import CHAT_FORMATS, ENDLESS_TASK, WorkerProcess
 
 MIB = 1024**2
 DRAWN = 8
 """Loads of each model that are drawn."""
+MOST_IN_ALL, MOST_ON_ONE = 1.25, 1.3
+"""Parts of what all devices, or one of them, really hold, besides 64 MiB on each."""
 MOST_PADDING = 96
 """Bytes of a tensor that are lost where a GPU aligns it to 128, and the processor to 32."""
 
@@ -166,6 +171,14 @@ def drawn(truth: Truth, name: str) -> Iterator[dict[str, Side]]:
         yield truth.compare(truth.model(name, **options), where)
 
 
+def _real(side: Side) -> int:
+    return side.real.total_bytes
+
+
+def _most(side: Side) -> int:
+    return side.upper
+
+
 @pytest.fixture(scope="module")
 def errors() -> dict[str, list[float]]:
     """Errors of scratch memory, by model; what the last test looks at."""
@@ -176,10 +189,14 @@ def errors() -> dict[str, list[float]]:
 def test_no_device_holds_more_than_the_most(
     truth: Truth, name: str, errors: dict[str, list[float]]
 ) -> None:
-    sides = [side for load in drawn(truth, name) for side in load.values()]
+    loads = [list(load.values()) for load in drawn(truth, name)]
+    sides = [side for load in loads for side in load]
     assert len(sides) > DRAWN
+    for load in loads:
+        real, most = (sum(size(each) for each in load) for size in (_real, _most))
+        assert most <= MOST_IN_ALL * real + 64 * MIB * len(load)
     for side in sides:
-        assert side.real.total_bytes <= side.upper <= 1.25 * side.real.total_bytes + 64 * MIB
+        assert side.real.total_bytes <= side.upper <= MOST_ON_ONE * side.real.total_bytes + 64 * MIB
     errors[name] = [abs(each.compute_error) for each in sides if each.real.compute_bytes > MIB]
 
 
@@ -198,3 +215,28 @@ def test_tensors_cannot_go_to_a_device_that_is_not_used(truth: Truth) -> None:
     assert answer is not None, "llama.cpp ended the process"
     assert answer.failure is not None
     assert "which does not exist here" in answer.failure.message
+
+
+def test_a_real_load_holds_what_a_dry_run_says(
+    devices: tuple[Device, ...], dry_runs: DryRuns, tmp_path: Path
+) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    where = placement([device.id for device in devices], 0.5, 0.5)
+    options = LoadOptions(n_ctx=512, n_threads=1, use_mmap=False)
+    dry = dry_runs.ask(DryRunOrder(path=str(path), options=options, placement=where))
+    dry_runs.close()
+    assert dry is not None
+    assert dry.memory is not None
+    worker = WorkerProcess(tmp_path / "log")
+    try:
+        worker.hello()
+        worker.send(wire.Load(str(path), options, CHAT_FORMATS, placement=where))
+        while isinstance(message := worker.receive(), wire.Progress):
+            pass
+        assert isinstance(message, wire.Loaded), message
+        assert message.info.memory is not None
+        real = costs_by_device(message.info.memory, where, devices)
+        assert real == costs_by_device(dry.memory, where, devices)
+        assert worker.answer(1, ENDLESS_TASK)
+    finally:
+        worker.close()

@@ -52,6 +52,16 @@ def test_a_load_says_what_it_needs_and_what_is_left_by_pool() -> None:
     }
 
 
+def test_an_eviction_says_what_it_frees_and_for_whom() -> None:
+    world = World(models_max=0)
+    world.memory(gpu=100)
+    world.sizes(a=60, b=50)
+    world.idle("a")
+    world.ask("b")
+    (evicted,) = [each for each in world.announced if each.kind == "evicted"]
+    assert evicted.data == {"freed": {"gpu": 60}, "for": ["b"]}
+
+
 def test_a_load_of_unknown_size_says_nothing_of_memory() -> None:
     world = World()
     world.ask("a")

@@ -161,9 +161,9 @@ class TestCompanions:
 class TestInseparable:
     """Companions of each other, as the members of a group that must be together."""
 
-    def world(self, *, memory: int = 100, **terms: Terms) -> World:
+    def world(self, **terms: Terms) -> World:
         world = World(models_max=0)
-        world.memory(gpu=memory)
+        world.memory(gpu=100)
         world.sizes(a=30, b=30, c=30, d=60)
         pair = {
             "a": Terms(companions=(Companion("b", key("b")),)),

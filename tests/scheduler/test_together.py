@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llm_router_mw.scheduler import Companion, Terms
@@ -108,7 +110,8 @@ def test_names_of_one_instance_do_not_exclude_each_other() -> None:
 
 @pytest.mark.parametrize("limit", ["models_max", "workers_max"])
 def test_more_than_there_can_be_are_refused(limit: str) -> None:
-    world = World(**{"models_max": 0, limit: 1})
+    limits: dict[str, Any] = {"models_max": 0, limit: 1}
+    world = World(**limits)
     refusal = world.rejected[world.ask("a", "b")]
     assert refusal.kind == "InvalidRequestError"
     assert limit in refusal.message

@@ -24,6 +24,9 @@ EVENTS: list[events.Event] = [
     events.Predicted(instance=LONG, model="b"),
     events.Priced(instance=LONG, prices=(PRICE,)),
     events.PriceFailed(instance=PLAIN, failure=FAILURE),
+    events.Priced(instance=PLAIN, prices=(), is_missing=True),
+    events.Downloaded(instance=PLAIN, generation=1),
+    events.DownloadFailed(instance=PLAIN, generation=1, failure=FAILURE),
     events.Loaded(instance=PLAIN, generation=1, load_seconds=2.5, measured={"gpu": 6}),
     events.LoadFailed(instance=PLAIN, generation=1, failure=FAILURE, out_of_memory=True),
     events.Deferred(instance=PLAIN, generation=1, reason="somebody else was first"),
@@ -33,6 +36,7 @@ EVENTS: list[events.Event] = [
     events.MemoryObserved(
         pools={"gpu": PoolReading(total_bytes=9, free_bytes=8)}, instances={LONG: {"gpu": 7}}
     ),
+    events.Held(holder="saved", bytes_by_pool={"gpu": 5}, sheddable=True),
     events.Catalogued(
         terms={"a": Terms(pinned=True, companions=(Companion(model="b", instance=LONG),))}
     ),

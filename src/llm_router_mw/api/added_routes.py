@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
-from llm_router_mw.api.auth import cache_namespace, check_access
+from llm_router_mw.api.auth import cache_namespace, check_access, may_manage
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.routes import route_path
 from llm_router_mw.api.settings import APISettings
@@ -17,6 +17,7 @@ from llm_router_mw.protocols import Access, RouteGroup, RouterContract
 
 SCOPE_KEY = "llm_router"
 OWNER_KEY = "llm_router_owner"
+MANAGER_KEY = "llm_router_manager"
 
 
 class AddedRoute(NamedTuple):
@@ -79,6 +80,7 @@ async def serve(
         )
     scope[SCOPE_KEY] = router
     scope[OWNER_KEY] = cache_namespace(scope, settings)
+    scope[MANAGER_KEY] = may_manage(scope, settings)
 
     async def tell(message: Message) -> None:
         connection.started = True

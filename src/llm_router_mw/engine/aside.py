@@ -1,4 +1,4 @@
-"""A second thread for prompts and schemas so large that running answers would notice."""
+"""A second thread for what running answers would notice: large prompts, schemas and files."""
 
 from __future__ import annotations
 

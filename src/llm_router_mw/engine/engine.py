@@ -352,12 +352,16 @@ class Engine:
 
     def close(self) -> None:
         """Free everything, in the order in which it depends on each other. Idempotent."""
+        self.end_threads()
+        self._free("full")
+        self._forget_vocab()
+
+    def end_threads(self) -> None:
+        """Let the threads beside this one finish what they have begun, and end. Idempotent."""
         for thread in (self._aside, self._helper):
             if thread is not None:
                 thread.close()
         self._aside = self._helper = None
-        self._free("full")
-        self._forget_vocab()
 
     def _free(self, level: SleepLevel) -> None:
         if self._loop is not None:

@@ -7,7 +7,6 @@ of one cache key (namespace and adapters) see each other's tokens.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,24 +14,13 @@ from time import monotonic
 from typing import Any
 
 from llm_router_mw.engine.cells import Cells
+from llm_router_mw.engine.checkpoints import Checkpoint, add_checkpoint, bound_checkpoints
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.model import Rewind
 
 CacheKey = tuple[Any, ...]
-_MAX_CHECKPOINTS = 8
-"""Of one sequence."""
-_MAX_CHECKPOINT_BYTES = 512 * 2**20
-"""Of all sequences together, unless a single checkpoint is larger."""
 _KEEP_WHOLE = 2
 """A slot is continued in place only if at least one part in so many of it is of use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The part of a sequence's state that cannot be rewound, after its first ``length`` tokens."""
-
-    length: int
-    state: Any
 
 
 @dataclass(slots=True, eq=False)
@@ -273,27 +261,12 @@ class Slots:
             return
         state = self._context.save(slot.sequence)
         if state is not None:
-            slot.checkpoints.append(Checkpoint(length, state))
-            slot.checkpoints.sort(key=lambda each: each.length)
-            del slot.checkpoints[:-_MAX_CHECKPOINTS]
+            add_checkpoint(slot.checkpoints, Checkpoint(length, state))
             self._bound_checkpoints()
 
     def _bound_checkpoints(self) -> None:
-        """Forget the checkpoints of longest idle slots while all together are too large."""
         by_worth = sorted(self._slots, key=lambda slot: (slot.busy, slot.used_at))
-        everything = [(slot, each) for slot in by_worth for each in slot.checkpoints]
-        # Slots that were copied share them.
-        left = len({id(each) for _, each in everything})
-        size = sum({id(each): len(each.state) for _, each in everything}.values())
-        users = Counter(id(each) for _, each in everything)
-        for slot, oldest in everything:
-            if size <= _MAX_CHECKPOINT_BYTES or left == 1:
-                return
-            slot.checkpoints.remove(oldest)
-            users[id(oldest)] -= 1
-            if not users[id(oldest)]:
-                size -= len(oldest.state)
-                left -= 1
+        bound_checkpoints([slot.checkpoints for slot in by_worth])
 
     def refill(
         self, slot: Slot, tokens: list[int], state: memoryview, checkpoints: list[Checkpoint]

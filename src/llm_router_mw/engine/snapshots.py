@@ -13,11 +13,12 @@ from llm_router_mw.engine.blocks import (
     packed,
     unpacked,
 )
+from llm_router_mw.engine.checkpoints import Checkpoint
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.native import log
 from llm_router_mw.engine.offers import Found, Offers, Rewinding
 from llm_router_mw.engine.pace import Pace
-from llm_router_mw.engine.slots import Checkpoint, Match, Slot, Slots
+from llm_router_mw.engine.slots import Match, Slot, Slots
 from llm_router_mw.engine.transfer import SMALL_BYTES, Rate
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.snapshot_file import (

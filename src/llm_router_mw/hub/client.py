@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urljoin, urlsplit
@@ -80,6 +82,7 @@ class HubClient:
             headers["Authorization"] = f"Bearer {token}"
         self._http = httpx.AsyncClient(
             headers=headers,
+            verify=_certificates(),
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
             timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
@@ -210,6 +213,12 @@ class HubClient:
             raise DownloadError(f"the hub has no {what}, or does not show it ({status}); {token}")
         passing = status >= 500 or status in (408, 416, 429)
         raise DownloadError(f"the hub answered {status} when asked for {what}", passing=passing)
+
+
+@cache
+def _certificates() -> SSLContext:
+    """Return whom to trust; it takes a while to read."""
+    return httpx.create_ssl_context()
 
 
 @contextmanager

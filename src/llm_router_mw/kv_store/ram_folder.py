@@ -29,8 +29,8 @@ class RamFolder:
     A system without shared memory as files has no such folder.
     """
 
-    def __init__(self, root: str | Path = SHARED_MEMORY) -> None:
-        self._root = Path(root)
+    def __init__(self, root: str | Path | None = None) -> None:
+        self._root = Path(root or SHARED_MEMORY)
         self._lock: int | None = None
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         user = os.geteuid() if hasattr(os, "geteuid") else 0
@@ -52,6 +52,15 @@ class RamFolder:
         if self._lock is None:  # somebody cleaned in the moment between its making and its lock
             raise SnapshotError(f"{self._ours} could not be locked")
         self.folder.prepare()
+
+    @property
+    def left_bytes(self) -> int:
+        """What the file system has room for; containers have little, often."""
+        try:
+            about = os.statvfs(self._ours)
+        except OSError:
+            return 0
+        return about.f_bavail * about.f_frsize
 
     def close(self) -> None:
         """Remove the directory with all that is in it."""

@@ -19,7 +19,7 @@ from llm_router_mw.kv_store.folder import Folder
 from llm_router_mw.kv_store.jobs import Jobs
 from llm_router_mw.kv_store.offered import Offered, Worker
 from llm_router_mw.kv_store.place import Place
-from llm_router_mw.kv_store.ram_folder import SHARED_MEMORY, RamFolder
+from llm_router_mw.kv_store.ram_folder import RamFolder
 from llm_router_mw.kv_store.speed import Speed
 from llm_router_mw.kv_store.tier import UNLIMITED, Entry, Tier
 from llm_router_mw.protocols import InstanceHandle, MemoryAccount
@@ -42,6 +42,8 @@ _PAUSE_SECONDS = 60.0
 """After a spare could not be written, for so long there is no other."""
 _HURRIED_SECONDS = 1.0
 """What may be spent on saving while requests wait for the memory."""
+_PATIENCE = 0.8
+"""Part of the time that a sleep handler has which may be spent on saving otherwise."""
 _FINISH_SECONDS = 20.0
 """What copying to disk may take when the router closes."""
 _LARGEST_SPARE_BYTES = 1024 * MIB
@@ -62,9 +64,9 @@ class KVStore:
         config: RouterConfig,
         *,
         clock: Callable[[], float] = time.time,
-        shared_memory: str | Path = SHARED_MEMORY,
+        shared_memory: str | Path | None = None,
     ) -> None:
-        """Keep what *config* allows; *clock* gives Unix time."""
+        """Keep what *config* allows; *clock* gives Unix time, *shared_memory* is the system's."""
         self._config = config
         self._clock = clock
         self._offered = Offered()
@@ -141,8 +143,9 @@ class KVStore:
             return
         began = anyio.current_time()
         for info in reversed(await handle.sequences()):
-            spent = anyio.current_time() - began
-            await self._save(handle, info, _HURRIED_SECONDS - spent)
+            patience = _PATIENCE * self._config.sleep_handler_timeout_seconds
+            seconds = min(patience, _HURRIED_SECONDS) if handle.hurried else patience
+            await self._save(handle, info, seconds - (anyio.current_time() - began))
 
     async def resume(self, handle: InstanceHandle) -> None:
         """Let *handle* go on from what is kept for it."""
@@ -154,7 +157,7 @@ class KVStore:
     # Saving
 
     async def _save(self, handle: InstanceHandle, info: SequenceInfo, seconds: float) -> None:
-        """Save *info* if it is not kept already; if that is hurried, in *seconds*."""
+        """Save *info* if it is not kept already and that can be done in *seconds*."""
         used_at = self._clock() - info.used_seconds_ago
         known = [place.tier.covering(handle.identity, info) for place in self._places]
         if any(known):
@@ -175,7 +178,7 @@ class KVStore:
             for place in self._places
             if not (place.is_full or (place is self._ram and handle.closing))
             and place.speed.pays(n_bytes, _compute_seconds(info), hurried=hurried)
-            and not (hurried and place.speed.save_seconds(n_bytes) > seconds)
+            and place.speed.save_seconds(n_bytes) <= seconds
         ]
 
     async def _save_in(
@@ -344,7 +347,8 @@ class KVStore:
             self._settle_all(identity)
 
     def _room(self) -> int:
-        return UNLIMITED if self._account is None else self._account.room(HOST)
+        left = self._ram_folder.left_bytes
+        return left if self._account is None else min(left, self._account.room(HOST))
 
     def _say_what_is_held(self) -> None:
         if self._account is not None and self._ram is not None:

@@ -87,7 +87,7 @@ class NvmlProbe:
                     pynvml.nvmlInit()
                     self._library = pynvml
                 except pynvml.NVMLError as error:
-                    logger.info("no NVIDIA GPUs: %s", error)
+                    logger.debug("no NVIDIA GPUs: %s", error)
             return self._library
 
     def _gpus(self, library: Any) -> list[list[tuple[Handle, Device]]]:

@@ -14,6 +14,8 @@ from llm_router_mw.units import MIB
 
 CHECKPOINTS = 8
 """States that the engine keeps of a sequence that cannot be rewound, at most."""
+CHECKPOINT_BYTES = 512 * MIB
+"""What those of all sequences may take, but for one."""
 _EXPECTED_CHECKPOINTS = 2
 _PROCESS = Need(48 * MIB, 112 * MIB)
 """Python, libraries, and what templates and grammars take."""
@@ -64,15 +66,16 @@ def host_overhead(model: Hyperparameters, context: ResolvedContext, layers: Laye
     cells = context.n_ctx_seq * context.n_stream
     checkpoint = _checkpoint_bytes(model, context, layers)
     n_sequences = 0 if context.has_embeddings else context.n_seq_max
+    checkpoints = CHECKPOINTS * n_sequences * checkpoint
     return Need(
         _PROCESS.expected
         + _TOKEN.expected * model.n_vocab
         + _CELL.expected * cells
-        + _EXPECTED_CHECKPOINTS * n_sequences * checkpoint,
+        + min(_EXPECTED_CHECKPOINTS * n_sequences * checkpoint, CHECKPOINT_BYTES),
         _PROCESS.most
         + _TOKEN.most * model.n_vocab
         + _CELL.most * cells
-        + CHECKPOINTS * n_sequences * checkpoint,
+        + min(checkpoints, CHECKPOINT_BYTES + checkpoint),
     )
 
 

@@ -17,8 +17,9 @@ class RouteGroup(Protocol):
     """Routes that a door serves if its option ``routes`` holds the group's name.
 
     Supplied by ``llm_router_register_routes``. The endpoints find the router in
-    ``scope["llm_router"]``, and in ``scope["llm_router_owner"]`` for whom the request is: a name
-    for the users of its API key. An error of the package that they raise is answered as usual.
+    ``scope["llm_router"]``, in ``scope["llm_router_owner"]`` for whom the request is (a name for
+    the users of its API key), and in ``scope["llm_router_manager"]`` whether they may manage. An
+    error of the package that they raise is answered as usual.
     """
 
     name: str

@@ -18,6 +18,7 @@ from msgspec import structs
 from llm_router_mw.errors import LLMRouterError, ModelLoadError, error_from
 from llm_router_mw.hub.hub import OnProgress
 from llm_router_mw.protocols import Clock, OnQueued
+from llm_router_mw.router.arithmetic import in_words
 from llm_router_mw.router.downloads import Downloads
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.lease import Lease
@@ -295,7 +296,8 @@ class Conductor:
         if announcement.kind not in _QUIET:
             level = logging.WARNING if announcement.kind in _TROUBLE else logging.INFO
             state, reason = announcement.state, announcement.reason
-            logger.log(level, "%s: %s: %s", ", ".join(names), state, reason)
+            sums = in_words(announcement.data)
+            logger.log(level, "%s: %s: %s%s", ", ".join(names), state, reason, sums)
         for model in names:
             self._hub.publish(
                 RouterEvent(

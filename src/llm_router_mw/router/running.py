@@ -244,8 +244,11 @@ async def start(
     for background in (conductor.run_timer, conductor.run_places, watcher.run):
         tasks.start_soon(background)
     tasks.start_soon(_preload, conductor, [catalog.resolve(name) for name in first])
-    here = [model_of(key) for key in names if not library.is_missing(key.path)]
-    tasks.start_soon(dry_runs.run, here, conductor.outdate_price)
+    here = {key: model_of(key) for key in names if not library.is_missing(key.path)}
+    keys = {model.instance_key: key for key, model in here.items()}
+    tasks.start_soon(
+        dry_runs.run, here.values(), lambda found: conductor.outdate_price(keys[found])
+    )
     guards = Guards(registry.guards.values(), registry.faults, tasks, clock)
     if config.warm_weights:
 

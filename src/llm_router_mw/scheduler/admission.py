@@ -9,7 +9,8 @@ until it is overdue: then busy ones drain for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate, EvictionPolicy
@@ -24,8 +25,7 @@ from llm_router_mw.scheduler.victims import chosen
 from llm_router_mw.types import InstanceKey, InstanceState, Price
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """What is to be done for one instance of a ticket."""
 
     instance: Instance
@@ -114,6 +114,22 @@ class Admission:
         leaving = self._soon[resource] - self._free[resource]
         broken = max(0, reading.lacking_bytes - leaving)
         return overdraft - min(theirs, max(0, overdraft - broken))
+
+    def has(self, promised: Amounts) -> bool:
+        """Whether there will be as much as is *promised* once those who leave have gone."""
+        return all(
+            amount <= self._soon[resource]
+            for resource, amount in promised.items()
+            if amount and resource in self._soon
+        )
+
+    def set_aside(self, promised: Amounts, instances: Collection[InstanceKey]) -> None:
+        """Hand out again what is *promised* for *instances*."""
+        for resource, amount in promised.items():
+            if resource in self._soon:
+                self._free[resource] -= amount
+                self._soon[resource] -= amount
+        self._provided.update(instances)
 
     def keeps(self, promise: Proposal) -> bool:
         """Hand out again what was promised to a ticket, if it still has to wait for just that."""
@@ -224,10 +240,10 @@ class Admission:
             for resource, amount in needs.items()
             if resource in soon and amount > soon[resource]
         }
-        # The sum is worth its price from the second search on: the first finds out by itself.
-        known = self._most_with_busy if with_busy else self._most
-        if known is not None and not fits(_only(needs, lacking), known):
-            return None
+        most = self._most_of_all(with_busy=with_busy)
+        for resource, amount in lacking.items():
+            if amount > most[resource] - soon[resource]:
+                return None
         return lacking
 
     def _victims(
@@ -369,10 +385,6 @@ def fits(needs: Amounts, room: Mapping[str, int]) -> bool:
         if there is not None and amount > there:
             return False
     return True
-
-
-def _only(amounts: Amounts, resources: Collection[str]) -> dict[str, int]:
-    return {resource: amounts[resource] for resource in resources}
 
 
 def _cost(victims: Sequence[Candidate]) -> tuple[float, int]:

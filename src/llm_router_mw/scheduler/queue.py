@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -48,16 +48,24 @@ class Ticket:
     since_seconds: float = 0.0
     is_overdue: bool = False
     """Whether it has waited so long that busy victims drain for it."""
+    is_served: bool = False
+    """Whether nothing is to be done for it as long as nothing else happens to it: all that it
+    wants is on its way, or was promised to it."""
+    turn: Turn = (1, 0, 0.0, 0)
+    """What tickets are sorted by, as of when it was filed: those with less come first."""
 
     @property
     def names(self) -> str:
         """The models that are waited for, as words."""
-        names = {model for waiter in self.waiters.values() for model in waiter.models}
-        return ", ".join(map(repr, sorted(names)))
+        return ", ".join(map(repr, self.models))
 
     @property
-    def turn(self) -> Turn:
-        """What tickets are sorted by: those with less come first."""
+    def models(self) -> list[str]:
+        """The models that are waited for."""
+        return sorted({model for waiter in self.waiters.values() for model in waiter.models})
+
+    def turn_now(self) -> Turn:
+        """Return what it is to be sorted by."""
         if self.is_overdue:
             return (0, 0.0, self.since_seconds, self.id)
         return (1, -self.priority, self.since_seconds, self.id)
@@ -72,6 +80,8 @@ class Queue:
         self._by_instance: defaultdict[InstanceKey, dict[Ticket, None]] = defaultdict(dict)
         self._by_request: dict[int, Ticket] = {}
         self._order: list[tuple[Turn, Ticket]] = []
+        self._n_served = 0
+        """The first so many tickets are served."""
         self._next_id = 1
 
     def __len__(self) -> int:
@@ -81,6 +91,39 @@ class Queue:
     def __iter__(self) -> Iterator[Ticket]:
         """Return the tickets in the order of their turn, as it is now."""
         return iter([ticket for _, ticket in self._order])
+
+    def unserved(self) -> Iterator[Ticket]:
+        """Return the tickets in turn, from the first that is not served.
+
+        Tickets may be served and leave meanwhile.
+        """
+        order, at = self._order, self._n_served
+        while at < len(order):
+            turn, ticket = order[at]
+            yield ticket
+            if at < len(order) and order[at][1] is ticket:
+                at += 1
+            else:
+                at = bisect_left(order, (turn,))
+
+    def serve(self, ticket: Ticket) -> None:
+        """Take note that *ticket* is served, as all before it are."""
+        ticket.is_served = True
+        self._n_served += 1
+
+    def look_again(self, ticket: Ticket) -> None:
+        """Let neither *ticket* nor those after it be served: something has happened to it."""
+        if ticket.is_served:
+            self._look_again_from(self._index(ticket))
+
+    def look_at_all(self) -> None:
+        """Let nobody be served."""
+        self._look_again_from(0)
+
+    def _look_again_from(self, first: int) -> None:
+        for _, ticket in self._order[first : self._n_served]:
+            ticket.is_served = False
+        self._n_served = min(first, self._n_served)
 
     @property
     def has_overdue(self) -> bool:
@@ -166,9 +209,8 @@ class Queue:
 
     def hurry(self, ticket: Ticket) -> None:
         """Put *ticket* before all that have not waited for too long."""
-        self._unfile(ticket)
         ticket.is_overdue = True
-        self._file(ticket)
+        self._move(ticket)
 
     def _new_ticket(self, wanted: tuple[InstanceKey, ...], first: Waiter) -> Ticket:
         ticket = Ticket(
@@ -191,24 +233,36 @@ class Queue:
                 del self._by_instance[instance]
 
     def _refile(self, ticket: Ticket) -> None:
-        self._unfile(ticket)
         since = next(iter(ticket.waiters.values())).since_seconds
         if since > ticket.since_seconds:
             # The one that had waited so long has left.
             ticket.is_overdue = False
             ticket.since_seconds = since
         ticket.priority = max(waiter.priority for waiter in ticket.waiters.values())
-        self._file(ticket)
+        self._move(ticket)
+
+    def _move(self, ticket: Ticket) -> None:
+        """Put *ticket* where it belongs now."""
+        before = self._index(ticket)
+        ticket.turn = ticket.turn_now()
+        after = self._index(ticket)
+        if after in (before, before + 1):
+            self._order[before] = (ticket.turn, ticket)
+            return
+        self._look_again_from(min(before, after))
+        self._order.insert(after, (ticket.turn, ticket))
+        del self._order[before + (after < before)]
 
     def _file(self, ticket: Ticket) -> None:
-        insort(self._order, (ticket.turn, ticket), key=_turn)
+        ticket.turn = ticket.turn_now()
+        at = self._index(ticket)
+        self._look_again_from(at)
+        self._order.insert(at, (ticket.turn, ticket))
 
     def _unfile(self, ticket: Ticket) -> None:
         del self._order[self._index(ticket)]
+        self._n_served -= ticket.is_served
 
     def _index(self, ticket: Ticket) -> int:
-        return bisect_left(self._order, ticket.turn, key=_turn)
-
-
-def _turn(entry: tuple[Turn, Ticket]) -> Turn:
-    return entry[0]
+        # A turn alone comes right before the entry with that turn, and no two are equal.
+        return bisect_left(self._order, (ticket.turn,))  # type: ignore[type-var]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+<<<<<<< HEAD
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
+=======
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+>>>>>>> theirs
 from typing import Any
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
+from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler import actions
 from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, needs_of, regrouped, residue
@@ -25,6 +30,13 @@ from llm_router_mw.units import MIB
 
 Do = Callable[[actions.Action], None]
 
+_COUNTED_ON = {
+    InstanceState.LOADING: InstanceState.LOADED,
+    InstanceState.WAKING: InstanceState.LOADED,
+    InstanceState.DRAINING: InstanceState.STOPPING,
+}
+"""What whoever waits for an instance counts on, by its state."""
+
 
 class Residents:
     """Owns all instances that were ever asked for; those with a worker are the residents."""
@@ -35,8 +47,8 @@ class Residents:
         self._known: dict[InstanceKey, Instance] = {}
         self._resident: dict[InstanceKey, Instance] = {}
         self._terms: Mapping[str, Terms] = {}
-        self._drained: dict[InstanceKey, Instance] = {}
-        """Those that drain for a ticket."""
+        self._drained: dict[int, dict[InstanceKey, Instance]] = {}
+        """By ticket, those that drain for it."""
         self._poor: dict[InstanceKey, Instance] = {}
         """Those in degraded places."""
         self._least: dict[str, int] | None = None
@@ -45,6 +57,7 @@ class Residents:
         """Those that sleep or fall asleep."""
         self.has_groups = False
         self._has_company = False
+        self._unsettled: dict[Instance, None] = {}
         self.supply = Supply(ledger)
         """What all of them could give."""
 
@@ -107,23 +120,26 @@ class Residents:
         company = self.company()
         return idle if company is None else company.separable(idle, {each.key for each in idle})
 
-    def tickets_drained_for(self) -> set[int]:
-        """Return the ids of tickets for which instances drain."""
-        return {each.drains_for for each in self._drained.values() if each.drains_for is not None}
+    @property
+    def drained_for(self) -> KeysView[int]:
+        """The ids of the tickets for which instances drain."""
+        return self._drained.keys()
 
-    def draining_for(self, ticket: int) -> list[Instance]:
-        """Return the instances that drain for *ticket*."""
-        if not self._drained:
-            return []
-        return [
-            each
-            for each in self._drained.values()
-            if each.drains_for == ticket and each.state is InstanceState.DRAINING
-        ]
+    def needed_no_longer(self, ticket: int) -> list[Instance]:
+        """Take note that *ticket* needs nobody gone; return the instances that drain for it."""
+        drained = self._drained.pop(ticket, {})
+        for instance in drained.values():
+            instance.drains_for = None
+        return [each for each in drained.values() if each.state is InstanceState.DRAINING]
 
     def poorly_placed(self) -> list[Instance]:
         """Return the instances in degraded places."""
         return list(self._poor.values())
+
+    def unsettled(self) -> Iterable[Instance]:
+        """Return those on which nobody may count any more as before, once."""
+        unsettled, self._unsettled = self._unsettled, {}
+        return unsettled
 
     # Prices
 
@@ -140,6 +156,8 @@ class Residents:
             Whether it may need less than all others.
         """
         least = self._least
+        if instance.prices is not None:
+            self._unsettled[instance] = None
         instance.prices = prices
         instance.price_asked = False
         self.supply.note(instance)
@@ -248,29 +266,42 @@ class Residents:
     def drain(self, instance: Instance, step: Step, ticket: int | None, reason: str) -> None:
         """Let *instance* take no new leases, and go down to *step* when the last one ends."""
         instance.next_step = step
-        instance.drains_for = ticket
-        if ticket is not None:
-            self._drained[instance.key] = instance
+        self._drain_for(instance, ticket)
         self._become(instance, InstanceState.DRAINING, reason)
 
     def spare(self, instance: Instance) -> None:
         """Let *instance* stay after all."""
-        instance.drains_for = None
-        self._drained.pop(instance.key, None)
+        self._drain_for(instance, None)
         self._become(instance, InstanceState.LOADED, "its room is no longer needed")
 
-    def lower(
-        self, instance: Instance, step: Step, reason: str, *, kind: EventKind = "status"
-    ) -> None:
+    def lower(self, instance: Instance, step: Step, reason: str) -> None:
         """Send *instance*, which nobody uses, down to *step*."""
-        if step == "stop" or instance.state is InstanceState.SLEEPING:
-            self.stop(instance, reason, kind=kind)
-        else:
-            self._sleep(instance, step, reason, kind=kind)
+        self._lower(instance, step, reason, "status", {})
 
-    def stop(self, instance: Instance, reason: str, *, kind: EventKind = "status") -> None:
+    def evict(self, victim: Candidate, reason: str, models: Sequence[str] = ()) -> None:
+        """Send *victim*, which nobody uses, down for *models*."""
+        freed = {name: n for name, n in victim.freed.items() if self._ledger.reading(name)}
+        data = {"freed": freed, "for": list(models)}
+        self._lower(self.known(victim.instance), victim.step, reason, "evicted", data)
+
+    def _lower(
+        self, instance: Instance, step: Step, reason: str, kind: EventKind, data: dict[str, Any]
+    ) -> None:
+        if step == "stop" or instance.state is InstanceState.SLEEPING:
+            self.stop(instance, reason, kind=kind, data=data)
+        else:
+            self._sleep(instance, step, reason, kind, data)
+
+    def stop(
+        self,
+        instance: Instance,
+        reason: str,
+        *,
+        kind: EventKind = "status",
+        data: dict[str, Any] | None = None,
+    ) -> None:
         """Let the worker of *instance* end; it is charged until it has."""
-        self._become(instance, InstanceState.STOPPING, reason, kind=kind)
+        self._become(instance, InstanceState.STOPPING, reason, kind=kind, data=data)
         self._do(actions.Stop(instance.key, instance.generation))
 
     def kill(self, instance: Instance) -> None:
@@ -315,10 +346,9 @@ class Residents:
     def gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
         """Take the worker of *instance* as gone, and its memory with it."""
         del self._resident[instance.key]
-        self._drained.pop(instance.key, None)
+        self._drain_for(instance, None)
         self._poor.pop(instance.key, None)
         self._ledger.charge(instance.key, {})
-        instance.drains_for = None
         instance.level = None
         instance.price = None
         state = InstanceState.FAILED if instance.failure else InstanceState.UNLOADED
@@ -351,11 +381,26 @@ class Residents:
             if now != charge:
                 self._ledger.charge(instance.key, now)
 
+    def _drain_for(self, instance: Instance, ticket: int | None) -> None:
+        if instance.drains_for is not None:
+            drained = self._drained[instance.drains_for]
+            del drained[instance.key]
+            if not drained:
+                del self._drained[instance.drains_for]
+        instance.drains_for = ticket
+        if ticket is not None:
+            self._drained.setdefault(ticket, {})[instance.key] = instance
+
     def _sleep(
-        self, instance: Instance, level: SleepLevel, reason: str, *, kind: EventKind
+        self,
+        instance: Instance,
+        level: SleepLevel,
+        reason: str,
+        kind: EventKind,
+        data: dict[str, Any],
     ) -> None:
         instance.level = level
-        self._become(instance, InstanceState.FALLING_ASLEEP, reason, kind=kind)
+        self._become(instance, InstanceState.FALLING_ASLEEP, reason, kind=kind, data=data)
         self._do(actions.Sleep(instance.key, instance.generation, level))
 
     def _become(
@@ -367,6 +412,8 @@ class Residents:
         kind: EventKind = "status",
         data: dict[str, Any] | None = None,
     ) -> None:
+        if _COUNTED_ON.get(instance.state, state) is not state:
+            self._unsettled[instance] = None
         instance.state = state
         self.supply.note(instance)
         (self._asleep.add if state in ASLEEP else self._asleep.discard)(instance.key)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.protocols import EvictionPolicy
 from llm_router_mw.scheduler.admission import Admission, Proposal, choices_of, fits
+from llm_router_mw.scheduler.demand import candidate
 from llm_router_mw.scheduler.instance import ABSENT, ON_ITS_WAY, Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.option import Option
+from llm_router_mw.scheduler.promises import Promise, Promises
 from llm_router_mw.scheduler.queue import Queue, Ticket, Turn
 from llm_router_mw.scheduler.residents import Do, Residents
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.types import Failure, InstanceKey, InstanceState
-
-Promise = tuple[Ticket, Turn, Proposal]
 
 SETTLED = "settled"
 """Rings when an instance has been resident for long enough to be a victim."""
@@ -55,8 +54,10 @@ class Room:
         """Told of an instance that drained, and stays after all."""
         self._end: Turn | None = None
         """After whose turn nobody can be helped, whatever he needs; None if that is not known."""
-        self._promises: list[Promise] | None = None
-        """What the last walk let wait for those who leave, in turn; None if that is not simple."""
+        self._promises = Promises()
+        """What the last walk let wait for those who leave."""
+        self._is_simple = False
+        """Whether all that it let wait for them is there."""
         self._held_back: dict[InstanceKey, Instance] = {}
         """Those that wait until others are gone, whatever there is of room."""
 
@@ -83,83 +84,167 @@ class Room:
     # For those who wait
 
     def _serve(self, now: float) -> None:
-        walk = Admission(
+        walk, again = self._begin_walk(now)
+        waiting = self._residents.drained_for - self._promises.served
+        self._end = None
+        self._is_simple = in_a_row = not self._residents.has_groups and not self._held_back
+        for ticket in self._queue.unserved():
+            if self._end is not None and ticket.id not in waiting:
+                if waiting:
+                    continue
+                # Most of a long queue is not looked at each time.
+                break
+            waiting.discard(ticket.id)
+            proposals = self._look_at(ticket, walk, again.get(ticket.id), now)
+            if proposals is None:
+                in_a_row = False
+                continue
+            is_served = self._is_served(ticket, proposals, now)
+            in_a_row &= is_served
+            if in_a_row:
+                self._queue.serve(ticket)
+            for proposal in proposals:
+                if not proposal.starts:
+                    self._promise(ticket, proposal, is_served)
+
+    def _begin_walk(self, now: float) -> tuple[Admission, Mapping[int, Proposal]]:
+        """Give those who are served what there is by now, and take the rest off for them.
+
+        Returns:
+            The walk over those who are left, and what had been promised to some of them.
+        """
+        self._notice()
+        self._start_promised(self._promises.served.values(), now)
+        walk = self._walk(now)
+        while not walk.has(self._promises.total):
+            last = self._promises.last()
+            assert last is not None
+            self._queue.look_again(last)
+            self._promises.unserve_last()
+        walk.set_aside(self._promises.total, self._promises.instances)
+        return walk, self._promises.reconsider()
+
+    def _notice(self) -> bool:
+        """Return whether anything happened to those who were served, or to what they wait for."""
+        if self._residents.has_groups or self._held_back:
+            # Then more may stand in the way of a ticket than a lack of room.
+            self._queue.look_at_all()
+            self._promises.forget()
+        for instance in self._residents.unsettled():
+            for ticket in self._queue.of(instance.key):
+                self._queue.look_again(ticket)
+        changed = False
+        while (last := self._promises.last()) is not None and not last.is_served:
+            self._promises.unserve_last()
+            changed = True
+        return changed
+
+    def _walk(self, now: float) -> Admission:
+        is_settled = None
+        if self._limits.min_resident_seconds:
+            is_settled = lambda instance: self._is_settled(instance, now)  # noqa: E731
+        return Admission(
             self._ledger,
             self._residents.supply,
             self._policy,
             now,
-            (lambda instance: self._is_settled(instance, now))
-            if self._limits.min_resident_seconds
-            else None,
+            is_settled,
             self._terms_to_come,
             self._residents.company(),
         )
-        draining = self._residents.tickets_drained_for()
-        promises: list[Promise] = []
-        is_simple = not self._held_back and not self._residents.has_groups
-        before = {ticket.id: proposal for ticket, _, proposal in self._promises or ()}
-        self._end = None
-        for ticket in self._queue:
-            if self._end is not None and ticket.id not in draining:
-                if draining:
-                    continue
-                # Most of a long queue is not looked at each time.
-                break
-            promise = before.get(ticket.id)
-            if promise is not None and walk.keeps(promise):
-                promises.append((ticket, ticket.turn, promise))
-                draining.discard(ticket.id)
-                continue
-            wanted = [self._residents.known(key) for key in ticket.instances]
-            if not all(instance.state in ON_ITS_WAY for instance in wanted):
-                if any(instance.prices is None or instance.is_coming for instance in wanted):
-                    continue
-                proposals = walk.propose(ticket, wanted)
-                for proposal in proposals or ():
-                    self._carry_out(proposal, ticket, now)
-                    if not proposal.starts:
-                        # Its victims leave already when it is looked at again.
-                        promises.append((ticket, ticket.turn, replace(proposal, victims=())))
-                if proposals is None and self._end is None:
-                    least = self._residents.least_needs()
-                    if walk.is_exhausted(least, with_busy=ticket.is_overdue):
-                        self._end = ticket.turn
-            elif len(wanted) > 1:
+
+    def _look_at(
+        self, ticket: Ticket, walk: Admission, promised: Proposal | None, now: float
+    ) -> Sequence[Proposal] | None:
+        """Do what can be done for *ticket* and return that; None if it has to wait for more."""
+        if promised is not None and walk.keeps(promised):
+            return (promised,)
+        wanted = [self._residents.known(key) for key in ticket.instances]
+        proposals: Sequence[Proposal] | None = ()
+        if all(instance.state in ON_ITS_WAY for instance in wanted):
+            if len(wanted) > 1:
                 walk.protect(ticket)
-            is_simple &= len(wanted) == 1 and _has_one_choice(wanted[0])
-            is_simple &= now >= wanted[0].not_before_seconds
-            if ticket.id in draining:
-                draining.discard(ticket.id)
-                if all(instance.state in ON_ITS_WAY for instance in wanted):
-                    self.spare_for(ticket, now)
-        self._promises = promises if is_simple else None
+        elif any(instance.prices is None or instance.is_coming for instance in wanted):
+            return None
+        else:
+            proposals = walk.propose(ticket, wanted)
+            if proposals is None:
+                self._look_for_end(ticket, walk)
+                return None
+            for proposal in proposals:
+                self._carry_out(proposal, ticket, now)
+        if all(instance.state in ON_ITS_WAY for instance in wanted):
+            self.spare_for(ticket, now)
+        return proposals
+
+    def _look_for_end(self, ticket: Ticket, walk: Admission) -> None:
+        if self._end is None:
+            least = self._residents.least_needs()
+            if walk.is_exhausted(least, with_busy=ticket.is_overdue):
+                self._end = ticket.turn
+
+    def _is_served(self, ticket: Ticket, proposals: Sequence[Proposal], now: float) -> bool:
+        """Whether nothing else is to be done for *ticket* after *proposals*, until news come."""
+        if len(ticket.instances) > 1:
+            return False
+        instance = self._residents.known(ticket.instances[0])
+        if instance.state in ON_ITS_WAY:
+            return True
+        return all(
+            not proposal.starts
+            and instance.choices is not None
+            and instance.choices.only is proposal.option  # else there may be room elsewhere
+            and now >= instance.not_before_seconds
+            for proposal in proposals
+        )
+
+    def _promise(self, ticket: Ticket, proposal: Proposal, is_served: bool) -> None:
+        if is_served:
+            # Its victims leave already when it is looked at again.
+            kept = Proposal(proposal.instance, proposal.option, starts=False)
+            self._promises.give(ticket, kept)
+        else:
+            self._is_simple = False
 
     def hand_over(self, gone: Instance, now: float) -> bool:
         """Give what *gone* has left to those to whom it was promised; return whether that is all.
 
         If so, nobody else gains by its end: what it held was counted on since it was told to go.
         """
-        promises = self._promises
-        if not promises or self._queue.wants(gone.key) or self._ledger.is_overdrawn:
+        if (
+            not self._promises
+            or not self._is_simple
+            or self._notice()
+            or not self._promises.are_in_turn
+            or self._queue.wants(gone.key)
+            or self._ledger.is_overdrawn
+        ):
             return False
+        self._start_promised(self._promises, now)
+        return True
+
+    def _start_promised(self, promises: Iterable[Promise], now: float) -> None:
+        """Start what there is room for by now of what *promises* are about, in their turn."""
         free = self._ledger.rooms()
-        kept: list[Promise] = []
-        for ticket, turn, proposal in promises:
-            # It may have left, come back as another, or lost its place with its oldest request.
-            if ticket.turn != turn or not ticket.waiters or proposal.instance.state not in ABSENT:
-                self._promises = None
-                return False
+        least = self._residents.least_needs()
+        for promise in tuple(promises):
+            if not fits(least, free):
+                return
+            ticket, proposal = promise.ticket, promise.proposal
             needs = proposal.option.needs
-            if fits(needs, free):
-                self._carry_out(replace(proposal, starts=True), ticket, now)
+            if proposal.instance.state in ABSENT and fits(needs, free):
+                self._promises.drop(ticket)
+                starts = Proposal(proposal.instance, proposal.option, starts=True)
+                self._carry_out(starts, ticket, now)
                 self.spare_for(ticket, now)
-            else:
-                kept.append((ticket, turn, proposal))
             for resource, amount in needs.items():
                 if resource in free:
                     free[resource] -= amount
-        self._promises = kept
-        return True
+
+    def left(self, ticket: Ticket, now: float) -> None:
+        """Give back what was kept for *ticket*, which is in the queue no longer."""
+        self._promises.drop(ticket)
+        self.spare_for(ticket, now)
 
     def _carry_out(self, proposal: Proposal, ticket: Ticket, now: float) -> None:
         if proposal.starts:
@@ -175,7 +260,7 @@ class Room:
                     f"evicted to make room for {ticket.names}, after "
                     f"{now - loser.last_used_seconds:.1f} s of idleness ({self._policy.name})"
                 )
-                self._residents.lower(loser, victim.step, reason, kind="evicted")
+                self._residents.evict(victim, reason, ticket.models)
 
     def _begin(self, instance: Instance, option: Option, models: set[str], reason: str) -> None:
         if option.wakes:
@@ -200,7 +285,7 @@ class Room:
 
     def spare_for(self, ticket: Ticket, now: float) -> None:
         """Let those stay that drain for *ticket*, which needs them gone no longer."""
-        for instance in self._residents.draining_for(ticket.id):
+        for instance in self._residents.needed_no_longer(ticket.id):
             self._residents.spare(instance)
             self._on_spared(instance, now)
 
@@ -215,7 +300,8 @@ class Room:
             # Nobody knows how much it needs, so all that can go has to.
             for other in self._residents.expendable():
                 reason = f"evicted because {instance.key} ran out of memory"
-                self._residents.stop(other, reason, kind="evicted")
+                charge = self._ledger.charge_of(other.key)
+                self._residents.evict(candidate(other, charge, "stop"), reason)
                 instance.waits_for.add(other.key)
             if instance.waits_for:
                 self._held_back[instance.key] = instance
@@ -277,9 +363,8 @@ class Room:
             )
             victims = walk.victims_of_shortage()
             for victim in victims:
-                instance = self._residents.known(victim.instance)
                 reason = "evicted because there is no longer room for all"
-                self._residents.lower(instance, victim.step, reason, kind="evicted")
+                self._residents.evict(victim, reason)
             if not victims:
                 return
 
@@ -303,7 +388,3 @@ class Room:
             ):
                 return option
         return None
-
-
-def _has_one_choice(instance: Instance) -> bool:
-    return instance.choices is None or instance.choices.only is not None

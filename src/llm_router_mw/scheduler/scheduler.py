@@ -187,7 +187,7 @@ class Scheduler:
         self._look_for_room = True
 
     def _ticket_left(self, ticket: Ticket, now: float) -> None:
-        self._room.spare_for(ticket, now)
+        self._room.left(ticket, now)
         for key in ticket.instances:
             instance = self._residents.known(key)
             if instance.state is InstanceState.LOADING and not self._is_wanted(instance):
@@ -296,7 +296,7 @@ class Scheduler:
         instance = self._residents.current(event.instance, event.generation)
         if instance is not None and instance.state is InstanceState.LOADING:
             instance.load_seconds = event.load_seconds
-            self._ready(instance, event.measured, now, f"loaded in {event.load_seconds:.2f} s")
+            self._ready(instance, event.measured, now, f"ready after {event.load_seconds:.2f} s")
 
     def _on_woke(self, event: events.Woke, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
@@ -355,6 +355,7 @@ class Scheduler:
         instance = self._residents.current(event.instance, event.generation)
         if instance is None:
             return
+        was_leaving = instance.state is InstanceState.STOPPING
         if instance.state in _LOADING:
             error = ModelLoadError(
                 f"the worker ended while it loaded {instance.key}: {event.reason}"
@@ -366,15 +367,24 @@ class Scheduler:
             f"the worker of this model {event.reason}; ask again to reload it"
         )
         self._desk.revoke_all(instance, error_for_all, now)
-        self._gone(instance, event.reason, now, died=died)
+        self._gone(instance, event.reason, now, was_leaving=was_leaving, died=died)
 
-    def _gone(self, instance: Instance, reason: str, now: float, *, died: bool = False) -> None:
-        was_leaving = instance.state is InstanceState.STOPPING and not died
+    def _gone(
+        self,
+        instance: Instance,
+        reason: str,
+        now: float,
+        *,
+        was_leaving: bool = False,
+        died: bool = False,
+    ) -> None:
         self._residents.gone(instance, reason, died=died)
         if not self._closing:
             self._watch_company(instance.terms.companions)
             self._room.came_free(instance)
-            self._look_for_room |= not was_leaving or not self._room.hand_over(instance, now)
+            # By itself: to hand over may spare others, and so say that one is to look.
+            is_handed_over = was_leaving and self._room.hand_over(instance, now)
+            self._look_for_room |= not is_handed_over
 
     # Memory and terms
 

@@ -10,7 +10,7 @@ from llm_router_mw.errors import InvalidRequestError, LLMRouterError, ModelTooLa
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.limits import Limits
-from llm_router_mw.scheduler.shortage import by_device, in_words, lacking, total
+from llm_router_mw.scheduler.shortage import Shortage, by_device, in_words, lacking, total
 from llm_router_mw.scheduler.terms import Terms
 
 _MOST_WAYS = 4096
@@ -55,7 +55,7 @@ def too_large_together(
     *models* is how the error names them. Those of whom nobody knows what they need take nothing.
     """
     ways = [list(_ways(instance, ledger)) for instance in dict.fromkeys(wanted)]
-    all_short = []
+    all_short: list[Shortage] = []
     for needs in islice(product(*ways), _MOST_WAYS + 1):
         short = lacking(_sum(needs), ledger.most)
         if not short or len(all_short) == _MOST_WAYS:

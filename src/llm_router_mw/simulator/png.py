@@ -65,7 +65,7 @@ def _draw(draw: ImageDraw, shape: Shape) -> None:
         case Words():
             font = ImageFont.load_default(size=shape.size * _SCALE)
             draw.text(
-                _scaled(shape.x, shape.y),
+                (round(shape.x * _SCALE), round(shape.y * _SCALE)),
                 shape.text,
                 fill=shape.colour,
                 font=font,

@@ -6,8 +6,11 @@ engine is imported, so that the process ends with its router in every phase.
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
+from typing import NoReturn
 
 from llm_router_mw.worker.channel import Channel
 from llm_router_mw.worker.inbox import Inbox
@@ -33,5 +36,16 @@ def main() -> int:
     return Child(channel, inbox).run()
 
 
+def leave(code: int) -> NoReturn:
+    """End the process.
+
+    The system takes all its memory back at once; to free it piece by piece takes a tenth of a
+    second, for which the next model would have to wait.
+    """
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

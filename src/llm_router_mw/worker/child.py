@@ -42,12 +42,15 @@ class Child:
         inbox.tell(self._overhear)
 
     def run(self) -> int:
-        """Live, and return the exit code: 0 after a stop, 1 after a failure."""
+        """Live, and return the exit code: 0 after a stop, 1 after a failure.
+
+        What it holds is left to the end of the process, which must follow.
+        """
         try:
             if self._prepare():
                 self._serve()
         finally:
-            self._engine.close()
+            self._engine.end_threads()
         return 0 if self._inbox.stop_requested.is_set() else 1
 
     def _prepare(self) -> bool:

@@ -27,6 +27,6 @@ def refuse(request: Request[Any, Any, Any], error: LLMRouterError) -> Response[d
 
 
 app = LLMRouterMiddleware(
-    Litestar([ask], exception_handlers={LLMRouterError: refuse}),
+    Litestar([ask], exception_handlers={LLMRouterError: refuse}),  # type: ignore[arg-type]
     models_dir=os.environ.get("MODELS_DIR", "models"),
 )

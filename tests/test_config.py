@@ -20,6 +20,7 @@ ROUTER_OPTIONS: dict[str, Any] = {
     "models_max": 0,
     "workers_max": 3,
     "preload": ("a", "b"),
+    "pin": ("c",),
     "prefetch": True,
     "groups": {"g": Group(members=("a", "b"), mode="together")},
     "models_autoload": False,

@@ -57,6 +57,8 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
     models_autoload: bool = True
     preload: tuple[str, ...] = ()
     """Models that are loaded when the router starts, in this order."""
+    pin: tuple[str, ...] = ()
+    """Models that are never evicted to make room for others, besides those that say so."""
     prefetch: bool = False
     """Load the model that will probably be asked for next, where that evicts nothing."""
     groups: dict[str, Group] = {}

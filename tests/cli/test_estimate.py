@@ -215,3 +215,16 @@ def test_a_narrow_terminal_gets_the_numbers_without_the_bars(
     assert "░" in wide.getvalue()
     assert "░" not in narrow.getvalue()
     assert "free after margin" in narrow.getvalue()
+
+
+def test_a_draft_model_takes_its_part(path: Path, tmp_path: Path) -> None:
+    draft = write_sparse(
+        tmp_path / "draft.gguf", metadata={"block_count": 2}, tensors=dense_tensors(n_layer=2)
+    )
+    plain, both = json(path, *CARD), json(path, "-md", draft, *CARD)
+    for part in ("weights_bytes", "context_bytes", "compute_bytes"):
+        one, two = (each["devices"][0]["expected"][part] for each in (plain, both))
+        assert two > one
+    assert both["largest_n_ctx"] < plain["largest_n_ctx"]
+    missing = run(path, "--model-draft", tmp_path / "none.gguf", *CARD)
+    assert missing.exit_code == 2

@@ -38,6 +38,7 @@ def test_without_flags_everything_is_as_without_options() -> None:
         (["--workers-max", "9"], "workers_max", 9),
         (["--no-models-autoload"], "models_autoload", False),
         (["--preload", "a,b", "--preload", "c"], "preload", ("a", "b", "c")),
+        (["--pin", "a", "--pin", "b,c"], "pin", ("a", "b", "c")),
         (["--prefetch"], "prefetch", True),
         (["--eviction-policy", "lfu"], "eviction_policy", "lfu"),
         (["--evict-to", "context"], "evict_to", "context"),
@@ -51,6 +52,9 @@ def test_without_flags_everything_is_as_without_options() -> None:
         (["--sleep-idle-seconds", "300"], "sleep_idle_seconds", 300.0),
         (["--sleep-level", "context"], "sleep_level", "context"),
         (["--unload-idle-seconds", "900"], "unload_idle_seconds", 900.0),
+        (["--max-lease-seconds", "600"], "max_lease_seconds", 600.0),
+        (["--client-stall-seconds", "5"], "client_stall_seconds", 5.0),
+        (["--load-stall-seconds", "30"], "load_stall_seconds", 30.0),
         (["--worker-stall-seconds", "60"], "worker_stall_seconds", 60.0),
     ],
 )

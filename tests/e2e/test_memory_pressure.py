@@ -165,10 +165,12 @@ class TestWhatIsNoModels:
             await router.load("medium")
             assert story.evicted() == []
             # Its place was taken already, and the load waited until that was free.
-            assert hoard.shed_while == [InstanceState.LOADING]
-            # No more than was needed.
+            assert hoard.shed_while[0] is InstanceState.LOADING
+            # No more than was needed; a process that has just been started adds a little.
             needed = needed_units(story, "embedding") + needed_units(story, "medium")
-            assert 0 < hoard.asked[0] / UNIT <= needed + 70 + MARGIN_UNITS - POOL_UNITS
+            lacking = needed + 70 + MARGIN_UNITS - POOL_UNITS
+            assert 0 < hoard.asked[0] / UNIT <= lacking
+            assert sum(hoard.asked) / UNIT <= lacking + 10
 
 
 class TestLargerThanThought:

@@ -151,3 +151,14 @@ def test_a_model_that_says_no_is_not_loaded_at_the_start() -> None:
 def test_an_unknown_model_cannot_be_loaded_at_the_start() -> None:
     with pytest.raises(ConfigError, match=r"preload names the model 'a'.* known are none"):
         preloads([], parse_config(preload=["a"]))
+
+
+def test_models_are_pinned_by_their_own_setting_or_by_the_routers() -> None:
+    config = parse_config(pin=["sea"])
+    terms = terms_of((model("own", pinned=True), *ALL), config)
+    assert sorted(name for name, said in terms.items() if said.pinned) == ["c", "own"]
+
+
+def test_a_pin_of_an_unknown_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pin names the model 'x', which does not exist"):
+        terms_of(ALL, parse_config(pin=["x"]))

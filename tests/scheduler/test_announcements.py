@@ -32,6 +32,19 @@ def test_a_request_that_waits_is_announced() -> None:
     assert world.reasons("b", "queued")
 
 
+def test_so_is_one_that_has_waited_long_enough_and_one_that_leaves() -> None:
+    world = World(max_wait_seconds=30)
+    world.serve("a")
+    request = world.ask("b")
+    world.tick(30)
+    world.cancel(request)
+    assert world.reasons("b", "queued") == [
+        "a request waits for it",
+        "a request has waited for 30.0 s, and goes first",
+        "a request no longer waits for it",
+    ]
+
+
 def test_a_refusal_is_announced_with_its_reason() -> None:
     world = World(max_queue=1)
     world.serve("a")

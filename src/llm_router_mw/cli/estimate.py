@@ -39,6 +39,14 @@ from llm_router_mw.units import MIB
     help="The model gives embeddings, or ranks.",
 )
 @click.option(
+    "-md",
+    "--model-draft",
+    "draft",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="A model that drafts for it in the same process, as llama-server can.",
+)
+@click.option(
     "--devices",
     metavar="KIND:SIZE,…",
     default=None,
@@ -61,6 +69,7 @@ def estimate(
     hf_token: str | None,
     offline: bool,
     pooling: Pooling | None,
+    draft: str | None,
     devices: str | None,
     margin_mib: int,
     as_json: bool,
@@ -76,7 +85,7 @@ def estimate(
         with TemporaryDirectory(prefix="llm-router-mw-") as folder:
             model = _model(name, hf_file, hub, Path(folder), options)
             found = _own_devices() if devices is None else parse_devices(devices)
-            outlook = look_ahead(model, _placement(model, found), found, margin_mib * MIB)
+            outlook = look_ahead(model, _placement(model, found), found, margin_mib * MIB, draft)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
     if as_json:

@@ -74,6 +74,13 @@ _FLAGS = (
         help="Load this model at the start; repeatable, or several with commas.",
     ),
     click.option(
+        "--pin",
+        multiple=True,
+        callback=_names,
+        metavar="MODEL",
+        help="Never evict this model for others; repeatable, or several with commas.",
+    ),
+    click.option(
         "--prefetch/--no-prefetch",
         default=False,
         show_default=True,
@@ -136,6 +143,9 @@ _FLAGS = (
         help="What sleep frees: the context, or the weights too.",
     ),
     _seconds("--unload-idle-seconds", -1.0, "Idle time after which its process ends; -1: never."),
+    _seconds("--max-lease-seconds", 3600.0, "How long a request may use a model at most."),
+    _seconds("--client-stall-seconds", 60.0, "A client that reads nothing for so long is cut off."),
+    _seconds("--load-stall-seconds", 300.0, "A load without progress for so long is given up."),
     _seconds("--worker-stall-seconds", 120.0, "Silence of a busy worker after which it is ended."),
 )
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from llm_router_mw.context_shape import context_shape
 from llm_router_mw.engine.backends import devices
 from llm_router_mw.engine.breakdown import BreakdownError, output_memory, read_breakdown
+from llm_router_mw.engine.impossible import refuse_impossible
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.parameters import context_parameters, model_parameters
 from llm_router_mw.engine.untouched import untouched_memory
@@ -124,6 +125,7 @@ def _dry_model(path: str, options: LoadOptions, placement: Placement | None) -> 
     if not model:
         raise _refusal("load the model")
     try:
+        refuse_impossible(model, options)
         yield model
     finally:
         llama.llama_model_free(model)

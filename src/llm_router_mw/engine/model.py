@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from llm_router_mw.engine.impossible import refuse_impossible
 from llm_router_mw.engine.kept_vocab import DUMMIES, KeptVocab
 from llm_router_mw.engine.lora import Adapters
 from llm_router_mw.engine.native import llama, log
@@ -141,6 +142,7 @@ def load_model(
     try:
         if not model.vocab.usable:
             raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
+        refuse_impossible(pointer, options)
         model.adapters.load(options.lora)
     except LLMRouterError:
         model.close()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
+from llm_router_mw.memory.draft import WithDraft
 from llm_router_mw.memory.fit import largest_context
 from llm_router_mw.memory.metadata import MetadataEstimator
 from llm_router_mw.memory.pools import by_pool
@@ -49,14 +50,20 @@ class Outlook(Struct, frozen=True, kw_only=True):
 
 
 def look_ahead(
-    model: Model, placement: Placement, devices: Sequence[Device], margin_bytes: int
+    model: Model,
+    placement: Placement,
+    devices: Sequence[Device],
+    margin_bytes: int,
+    draft: str | None = None,
 ) -> Outlook:
     """Return how *model* fits onto *devices* where *margin_bytes* of each must stay free.
+
+    It comes with the model in the file *draft*, if there is one.
 
     Raises:
         ModelFileError: its file is missing or is no language model.
     """
-    estimator = MetadataEstimator()
+    estimator = MetadataEstimator() if draft is None else WithDraft(draft)
     shape = estimator.files.read(model).shape
     found = estimator.estimate(model, placement, devices)
     needed = by_pool(found.upper, devices)

@@ -17,7 +17,7 @@ CHECKPOINTS = 8
 CHECKPOINT_BYTES = 512 * MIB
 """What those of all sequences may take, but for one."""
 _EXPECTED_CHECKPOINTS = 2
-_PROCESS = Need(48 * MIB, 112 * MIB)
+PROCESS = Need(48 * MIB, 112 * MIB)
 """Python, libraries, and what templates and grammars take."""
 _TOKEN = Need(300, 700)
 """Of the vocabulary, in llama.cpp and in Python."""
@@ -68,11 +68,11 @@ def host_overhead(model: Hyperparameters, context: ResolvedContext, layers: Laye
     n_sequences = 0 if context.has_embeddings else context.n_seq_max
     checkpoints = CHECKPOINTS * n_sequences * checkpoint
     return Need(
-        _PROCESS.expected
+        PROCESS.expected
         + _TOKEN.expected * model.n_vocab
         + _CELL.expected * cells
         + min(_EXPECTED_CHECKPOINTS * n_sequences * checkpoint, CHECKPOINT_BYTES),
-        _PROCESS.most
+        PROCESS.most
         + _TOKEN.most * model.n_vocab
         + _CELL.most * cells
         + min(checkpoints, CHECKPOINT_BYTES + checkpoint),

@@ -290,7 +290,7 @@ def _view(model: Model, scheduler: Scheduler, conductor: Conductor) -> ModelView
     key = model.instance_key
     instance = scheduler.instance(key)
     if instance is None:
-        return ModelView(model=model, pinned=model.settings.pinned)
+        return ModelView(model=model, pinned=scheduler.is_pinned(model.id))
     worker = conductor.workers.get(key)
     loading = instance.state in (InstanceState.LOADING, InstanceState.WAKING)
     place = scheduler.place_of(key)
@@ -308,7 +308,7 @@ def _view(model: Model, scheduler: Scheduler, conductor: Conductor) -> ModelView
         memory={pool: size for pool, size in charge.items() if _is_pool(pool, scheduler)},
         sleep_level=instance.level if instance.state is InstanceState.SLEEPING else None,
         degraded=instance.price is not None and instance.price.placement.degraded,
-        pinned=instance.terms.pinned or model.settings.pinned,
+        pinned=instance.terms.pinned or scheduler.is_pinned(model.id),
     )
 
 

@@ -14,7 +14,7 @@ def terms_of(models: Iterable[Model], config: RouterConfig) -> dict[str, Terms]:
     """Return the terms of each of the *models* by its id, groups resolved.
 
     Raises:
-        ConfigError: a group names an unknown model, or asks for what cannot be.
+        ConfigError: a group or ``pin`` names an unknown model, or a group asks for what cannot be.
     """
     known = tuple(models)
     by_name = _by_name(known)
@@ -27,6 +27,7 @@ def terms_of(models: Iterable[Model], config: RouterConfig) -> dict[str, Terms]:
                 exclusive[member].append(name)
         else:
             _join(together, members)
+    pinned = {_find(by_name, name, "pin").id for name in config.pin}
     by_id = {model.id: model for model in known}
     for partners in together.values():
         _check_partners([by_id[partner] for partner in sorted(partners)], exclusive, config)
@@ -34,6 +35,7 @@ def terms_of(models: Iterable[Model], config: RouterConfig) -> dict[str, Terms]:
         model.id: _terms(
             model.settings,
             config,
+            model.settings.pinned or model.id in pinned,
             tuple(exclusive[model.id]),
             _companions(model, [by_id[partner] for partner in sorted(together[model.id])]),
         )
@@ -64,6 +66,7 @@ def keeps_states(models: Iterable[Model], config: RouterConfig) -> bool:
 def _terms(
     said: ModelSettings,
     config: RouterConfig,
+    pinned: bool,
     exclusive_groups: tuple[str, ...],
     companions: tuple[Companion, ...],
 ) -> Terms:
@@ -71,7 +74,7 @@ def _terms(
     unload = said.unload_idle_seconds
     return Terms(
         priority=said.priority,
-        pinned=said.pinned,
+        pinned=pinned,
         sleep_idle_seconds=config.sleep_idle_seconds if sleep is None else sleep,
         sleep_level=said.sleep_level or config.sleep_level,
         unload_idle_seconds=config.unload_idle_seconds if unload is None else unload,

@@ -138,16 +138,7 @@ class Desk:
             instance = self._residents.known(key)
             if instance.prices is None:
                 self._residents.ask_price(instance)
-        first = self._residents.known(waiter.instances[0])
-        self._do(
-            actions.Announce(
-                instance=first.key,
-                kind="queued",
-                state=first.state,
-                reason="a request waits for it",
-                data={"request": waiter.id},
-            )
-        )
+        self._announce_move(waiter, "a request waits for it")
         return ticket
 
     # Out
@@ -240,6 +231,13 @@ class Desk:
 
     # Away
 
+    def cancel(self, request_id: int, now: float) -> None:
+        """Let a request wait no longer whose client has left; harmless if it does not."""
+        found = self._queue.request(request_id)
+        if found is not None:
+            self._announce_move(found[0], "a request no longer waits for it")
+            self.leave(request_id, now)
+
     def leave(self, request_id: int, now: float) -> None:
         """Let a request wait no longer; harmless if it does not."""
         found = self._queue.remove(request_id)
@@ -269,6 +267,9 @@ class Desk:
             self._watch_patience(ticket)  # its oldest request has left
             return None
         self._queue.hurry(ticket)
+        waited = now - ticket.since_seconds
+        first = next(iter(ticket.waiters.values()))
+        self._announce_move(first, f"a request has waited for {waited:.1f} s, and goes first")
         return ticket
 
     def time_is_up(self, request_id: int, now: float) -> None:
@@ -334,6 +335,18 @@ class Desk:
         self._announce_refusal(self._residents.known(waiter.instances[0]), failure.message)
         self._do(actions.Reject(waiter.id, failure))
         self.leave(waiter.id, now)
+
+    def _announce_move(self, waiter: Waiter, reason: str) -> None:
+        instance = self._residents.known(waiter.instances[0])
+        self._do(
+            actions.Announce(
+                instance=instance.key,
+                kind="queued",
+                state=instance.state,
+                reason=reason,
+                data={"request": waiter.id},
+            )
+        )
 
     def _announce_refusal(self, instance: Instance, reason: str) -> None:
         self._do(

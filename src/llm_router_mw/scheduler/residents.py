@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-=======
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
->>>>>>> theirs
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
@@ -103,11 +99,11 @@ class Residents:
             instance.models.add(model)
             self._agree(instance)
 
-    def terms_with(self, instance: Instance, models: Iterable[str]) -> Terms:
+    def terms_with(self, instance: Instance, models: Callable[[], Iterable[str]]) -> Terms:
         """Return what will hold for *instance* when *models* use it too, as to groups."""
-        if not self.has_groups:
+        if not self.has_groups:  # nothing else of them matters before it is there
             return instance.terms
-        names = {*models, *instance.models} if instance.has_worker else set(models)
+        names = {*models(), *instance.models} if instance.has_worker else set(models())
         return shared(self._terms[name] for name in sorted(names) if name in self._terms)
 
     def company(self) -> Company | None:

@@ -272,9 +272,7 @@ class Room:
             self._residents.start(instance, option.price, models, reason)
 
     def _terms_to_come(self, instance: Instance) -> Terms:
-        if not self._residents.has_groups:  # nothing else of them matters before it is there
-            return instance.terms
-        return self._residents.terms_with(instance, self._queue.names_for(instance.key))
+        return self._residents.terms_with(instance, lambda: self._queue.names_for(instance.key))
 
     def _is_settled(self, instance: Instance, now: float) -> bool:
         until = instance.loaded_at_seconds + self._limits.min_resident_seconds
@@ -342,7 +340,7 @@ class Room:
         if instance.prices is None:
             self._residents.ask_price(instance)
         elif not instance.is_coming:  # nothing is downloaded on a guess
-            option = self._better(instance, self._residents.terms_with(instance, {model}))
+            option = self._better(instance, self._residents.terms_with(instance, lambda: {model}))
             if option is not None and (option.wakes or instance.state in ABSENT):
                 reason = "will probably be asked for next, and there is room"
                 self._begin(instance, option, {model}, reason)

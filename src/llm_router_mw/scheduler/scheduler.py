@@ -35,7 +35,7 @@ from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.room import Room
-from llm_router_mw.scheduler.terms import Companion
+from llm_router_mw.scheduler.terms import NOTHING_SAID, Companion
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.types import Failure, InstanceKey, InstanceState, QueuePlace, Step
 
@@ -117,6 +117,10 @@ class Scheduler:
         """Return all instances that were ever asked for; only to be read."""
         return self._residents.all()
 
+    def is_pinned(self, model: str) -> bool:
+        """Tell whether *model* was said to be never evicted."""
+        return self._residents.terms.get(model, NOTHING_SAID).pinned
+
     def waiting(self, key: InstanceKey) -> int:
         """Return how many requests wait for *key*."""
         return self._queue.waiting(key)
@@ -165,7 +169,7 @@ class Scheduler:
             self._look_for_room |= self._room.may_help(ticket)
 
     def _on_cancelled(self, event: events.Cancelled, now: float) -> None:
-        self._desk.leave(event.id, now)
+        self._desk.cancel(event.id, now)
 
     def _on_released(self, event: events.Released, now: float) -> None:
         self._desk.release(event.lease, now)

@@ -16,7 +16,8 @@ _PROMPT_TOKENS = 8
 _CONTEXT_PER_CLIENT = 512
 _LONGEST_WAIT_SECONDS = 34.0
 """``max_wait_seconds``, and two seconds each for answers to end and for a load."""
-_PART_OF_THE_PEERS_TIME = 0.6
+_TIMES_FASTER = 1.67
+"""Than the peer: in 0.6 of its time."""
 _PART_OF_FIFO = 0.4
 _LOAD = re.compile(rb": loading: |spawning server instance with name=")
 """What ours, and llama-server, print for each load."""
@@ -63,7 +64,7 @@ def two_models(n_clients: int, n_turns: int, answer_tokens: int) -> Scenario:
         settings=Settings("dense", n_clients * _CONTEXT_PER_CLIENT, n_clients, n_models=2),
         metrics=(
             Metric(name="loads", limit=fewest_loads + 1.0),
-            Metric(name="until all are answered, s", target=1 / _PART_OF_THE_PEERS_TIME),
+            Metric(name="until all are answered, s", target=_TIMES_FASTER),
             Metric(name="as a part of strict FIFO's time", limit=_PART_OF_FIFO),
             Metric(name="longest wait for a first token, s", limit=_LONGEST_WAIT_SECONDS),
         ),

@@ -61,8 +61,9 @@ def test_it_really_aborts_without_the_refusal(phi: Path) -> None:
     assert child.returncode < 0, "llama.cpp has learned it: the refusal can go"
 
 
-def test_other_architectures_are_left_alone(endless: Path) -> None:
-    assert dry_run(str(endless), ABORTING, Placement()).buffers
+def test_other_architectures_are_left_alone(tmp_path: Path) -> None:
+    path = write_sparse_model(tmp_path / "other.gguf", "llama-1b")
+    assert dry_run(str(path), ABORTING, Placement()).buffers
 
 
 def test_the_architecture_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,3 +239,14 @@ async def test_a_directory_that_others_can_look_into_is_an_error_at_start(
     with pytest.raises(ConfigError, match=r"kv_cache_dir: .*chmod 700"):
         async with running(tmp_path, kv_cache_dir=folder):
             pass
+    assert all_files(tmp_path) == []
+
+
+async def test_while_the_router_closes_only_what_is_quickly_saved_is_saved(
+    tmp_path: Path, folder: Path
+) -> None:
+    async with running(tmp_path, kv_cache_dir=folder, stop_timeout_seconds=1.0) as store:
+        huge = sequence(0, 1, 2, size=300 * MIB)
+        handle = FakeHandle(held=[huge, sequence(1, 3, 4)], closing=True)
+        await slept(store, handle, "stop")
+        assert handle.saved == [1]

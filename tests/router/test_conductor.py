@@ -104,6 +104,7 @@ def no_sleep_handlers(tasks: anyio.abc.TaskGroup) -> SleepHandlers:
         models=lambda key: (),
         hurried=lambda: False,
         timeout_seconds=1.0,
+        closing_seconds=1.0,
     )
 
 

@@ -128,6 +128,7 @@ async def stage(*handlers: Any, limit: float = 5.0) -> AsyncIterator[Stage]:
             models=lambda key: ("a", "b"),
             hurried=lambda: world["hurried"],
             timeout_seconds=limit,
+            closing_seconds=min(limit, 0.1),
         )
         engine = Engine()
         handle = made.handle(KEY, engine, "identity", lambda: {"host": 5})  # type: ignore[arg-type]
@@ -211,6 +212,16 @@ async def test_where_requests_wait_there_is_less_time(monkeypatch: pytest.Monkey
         with anyio.fail_after(5):
             await theatre.handlers.sleep(theatre.handle, "stop")
         assert "0.05 s" in theatre.events[0]
+
+
+async def test_while_the_router_closes_there_is_less_time() -> None:
+    slow = Handler("slow", [])
+    slow.sleeping = lambda handle: anyio.sleep_forever()
+    async with stage(slow, limit=1000.0) as theatre:
+        theatre.handlers.close()
+        with anyio.fail_after(5):
+            await theatre.handlers.sleep(theatre.handle, "stop")
+        assert "0.1 s" in theatre.events[0]
 
 
 async def test_the_first_request_waits_for_a_resume_only_a_moment() -> None:

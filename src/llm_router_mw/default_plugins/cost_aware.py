@@ -36,10 +36,10 @@ class CostAware:
         uses = sum([each.uses for each in candidates])
         # In the unit of heat, so that both parts can be added.
         per_use = _MEMORY * sum(heats) / uses if uses else 0.0
-        losses = []
-        for place, each in enumerate(candidates):
-            chance = heats[place] + per_use * each.uses
-            loss = chance * each.load_seconds / (each.freed.get(resource, 0) or 1)
-            losses.append((loss, each.last_used_seconds, place))
-        losses.sort()
-        return [candidates[place] for _, _, place in losses]
+        losses = [
+            (heat + per_use * each.uses) * each.load_seconds / (each.freed.get(resource) or 1)
+            for heat, each in zip(heats, candidates, strict=True)
+        ]
+        ages = [each.last_used_seconds for each in candidates]
+        places = sorted(zip(losses, ages, range(len(ages)), strict=True))
+        return [candidates[place] for _, _, place in places]

@@ -44,8 +44,6 @@ _HURRIED_SECONDS = 1.0
 """What may be spent on saving while requests wait for the memory."""
 _PATIENCE = 0.8
 """Part of the time that a sleep handler has which may be spent on saving otherwise."""
-_FINISH_SECONDS = 20.0
-"""What copying to disk may take when the router closes."""
 _LARGEST_SPARE_BYTES = 1024 * MIB
 _SMALLEST_SPARE_BYTES = 8 * MIB
 
@@ -88,11 +86,11 @@ class KVStore:
             ConfigError: ``kv_cache_dir`` cannot be used.
         """
         async with AsyncExitStack() as stack:
-            await anyio.to_thread.run_sync(self._open)
             stack.push_async_callback(self._close)
+            await anyio.to_thread.run_sync(self._open)
             if self._disk is not None:
                 await self._disk.scan()
-            await stack.enter_async_context(self._jobs.running(_FINISH_SECONDS))
+            await stack.enter_async_context(self._jobs.running(self._config.stop_timeout_seconds))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._sweep_now_and_then)
             stack.callback(tasks.cancel_scope.cancel)
@@ -143,9 +141,8 @@ class KVStore:
             return
         began = anyio.current_time()
         for info in reversed(await handle.sequences()):
-            patience = _PATIENCE * self._config.sleep_handler_timeout_seconds
-            seconds = min(patience, _HURRIED_SECONDS) if handle.hurried else patience
-            await self._save(handle, info, seconds - (anyio.current_time() - began))
+            spent = anyio.current_time() - began
+            await self._save(handle, info, self._patience_with(handle) - spent)
 
     async def resume(self, handle: InstanceHandle) -> None:
         """Let *handle* go on from what is kept for it."""
@@ -155,6 +152,13 @@ class KVStore:
         await self._give_spare(worker)
 
     # Saving
+
+    def _patience_with(self, handle: InstanceHandle) -> float:
+        """Return how long saving what *handle* holds may take in all."""
+        seconds = _PATIENCE * self._config.sleep_handler_timeout_seconds
+        if handle.closing:
+            seconds = min(seconds, _PATIENCE * self._config.stop_timeout_seconds)
+        return min(seconds, _HURRIED_SECONDS) if handle.hurried else seconds
 
     async def _save(self, handle: InstanceHandle, info: SequenceInfo, seconds: float) -> None:
         """Save *info* if it is not kept already and that can be done in *seconds*."""

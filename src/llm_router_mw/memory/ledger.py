@@ -126,7 +126,11 @@ class Ledger:
     @property
     def is_overdrawn(self) -> bool:
         """Whether more is charged of something than there is, though all shed what they can."""
-        return any(room < 0 for room in self.rooms().values())
+        charged = self._charged
+        for resource, capacity in self._capacity.items():
+            if charged.get(resource, 0) > capacity:
+                return any(room < 0 for room in self.rooms().values())
+        return False
 
     def rooms(self) -> dict[str, int]:
         """Return what can be had of each limited resource: what can be shed is as good as free."""

@@ -202,6 +202,7 @@ async def start(
         models=names.__getitem__,
         hurried=lambda: scheduler.total_waiting > 0,
         timeout_seconds=config.sleep_handler_timeout_seconds,
+        closing_seconds=config.stop_timeout_seconds,
     )
 
     def make_workers(conductor: Conductor) -> Workers:

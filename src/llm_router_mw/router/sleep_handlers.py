@@ -36,10 +36,12 @@ class SleepHandlers:
         models: Callable[[InstanceKey], Sequence[str]],
         hurried: Callable[[], bool],
         timeout_seconds: float,
+        closing_seconds: float,
     ) -> None:
         """Run *handlers* in *tasks*.
 
-        *models* returns the models of an instance; *hurried* tells whether requests wait.
+        *models* returns the models of an instance; *hurried* tells whether requests wait. A handler
+        may take *timeout_seconds*, and no more than *closing_seconds* while the router closes.
         """
         self._handlers = tuple(handlers)
         self._stores = [each for each in handlers if isinstance(each, SnapshotStore)]
@@ -47,6 +49,7 @@ class SleepHandlers:
         self._faults = faults
         self._on_fault = on_fault
         self._timeout_seconds = timeout_seconds
+        self._closing_seconds = closing_seconds
         self._models = models
         self._hurried = hurried
         self._closing = False
@@ -88,15 +91,19 @@ class SleepHandlers:
         handle.is_open = True
         try:
             for handler in self._handlers:
-                seconds = self._timeout_seconds
-                if handle.hurried:
-                    seconds = min(seconds, _HURRIED_SECONDS)
+                seconds = self._patience_with(handle)
                 work = self._start(handler, handle, partial(handler.sleep, handle, level))
                 if not await work.ended_within(seconds):
                     work.give_up(seconds)
         finally:
             # One that goes on regardless finds nothing to go on with.
             handle.is_open = False
+
+    def _patience_with(self, handle: Handle) -> float:
+        seconds = self._timeout_seconds
+        if handle.closing:
+            seconds = min(seconds, self._closing_seconds)
+        return min(seconds, _HURRIED_SECONDS) if handle.hurried else seconds
 
     async def resume(self, handle: Handle) -> None:
         """Let handlers give *handle* back what they have; return soon, done or not."""

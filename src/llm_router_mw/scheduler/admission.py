@@ -250,11 +250,8 @@ class Admission:
         self, lacking: Amounts, keys: Collection[InstanceKey], is_overdue: bool, busy_too: bool
     ) -> list[Candidate] | None:
         staying = {*self._taken, *self._protected, *keys}
-        idle = [each for key, each in self._supply.idle.instances.items() if key not in staying]
-        busy: list[Instance] = []
-        if busy_too:
-            them = self._supply.busy.instances
-            busy = [each for key, each in them.items() if key not in staying]
+        idle = self._supply.idle.but(staying)
+        busy = self._supply.busy.but(staying) if busy_too else []
         if self._is_settled is not None and not is_overdue:
             idle = [each for each in idle if self._is_settled(each)]
         if self._company is not None:

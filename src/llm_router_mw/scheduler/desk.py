@@ -22,6 +22,9 @@ from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.scheduler.together import exclude_each_other, too_large_together, too_many
 from llm_router_mw.types import Failure, InstanceState
 
+_LOADED = InstanceState.LOADED
+"""To look it up each time takes longer than to compare it."""
+
 
 class Desk:
     """Owns the leases; the queue and the residents are shared with who makes room."""
@@ -59,7 +62,11 @@ class Desk:
         """Refuse *request*, grant it at once, or let it wait; return the ticket if it waits."""
         wanted = [self._residents.known(key) for key in request.instances]
         waiter = self._waiter(request, now)
-        together = [self._residents.known(key) for key, _ in waiter.named]
+        company = [self._residents.known(each.instance) for each in waiter.company]
+        together = [*wanted, *company]
+        if not self._closing and all(each.state is _LOADED for each in together):
+            self._grant(waiter, wanted, now)
+            return None
         if not request.hold:
             for instance in together:  # asked for by hand: try now, whatever happened before
                 self._residents.forgive(instance)
@@ -67,9 +74,6 @@ class Desk:
         if refusal is not None:
             self._do(actions.Reject(request.id, refusal.to_failure()))
             self._announce_refusal(wanted[0], refusal.message)
-            return None
-        if all(instance.state is InstanceState.LOADED for instance in together):
-            self._grant(waiter, wanted, now)
             return None
         return self._wait(waiter)
 
@@ -109,7 +113,8 @@ class Desk:
 
     def _waiter(self, request: events.Request, now: float) -> Waiter:
         terms = self._residents.terms
-        own = max((terms[model].priority for model in request.models if model in terms), default=0)
+        said = [terms[model] for model in request.models if model in terms]
+        own = max([each.priority for each in said], default=0)
         patience = self._limits.queue_timeout_seconds
         if request.timeout_seconds is not None:
             patience = min(patience, request.timeout_seconds)
@@ -122,12 +127,7 @@ class Desk:
             now,
             now + patience,
             request.keep_alive_seconds,
-            tuple(
-                companion
-                for model in request.models
-                if model in terms
-                for companion in terms[model].companions
-            ),
+            tuple([companion for each in said for companion in each.companions]),
         )
 
     def _wait(self, waiter: Waiter) -> Ticket:
@@ -166,7 +166,8 @@ class Desk:
                 leases.append(self._leases.give(instance, model, waiter.keep_alive_seconds, now))
         self._do(actions.Grant(waiter.id, tuple(leases)))
         if leases:
-            self._watch_leases()
+            # None that is out runs out later.
+            self._timers.ring("leases", now + self._limits.max_lease_seconds)
 
     def release(self, lease_id: int, now: float) -> None:
         """Take a lease back."""
@@ -292,7 +293,7 @@ class Desk:
 
     def refuse_late(self, now: float) -> None:
         """Refuse those whose time is over, and whose loading has come to nothing since."""
-        for request_id in list(self._late):
+        for request_id in list(self._late) if self._late else ():
             found = self._queue.request(request_id)
             if found is None:
                 self._late.discard(request_id)

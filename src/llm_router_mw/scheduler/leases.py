@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import takewhile
+
+from msgspec import Struct
 
 from llm_router_mw.scheduler.instance import Instance
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A granted right to use one instance."""
 
     id: int

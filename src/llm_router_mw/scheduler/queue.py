@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from llm_router_mw.scheduler.terms import Companion
 from llm_router_mw.types import InstanceKey
 
 Turn = tuple[int, float, float, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(Struct, frozen=True):
     """A request in the queue."""
 
     id: int
@@ -32,7 +33,7 @@ class Waiter:
     @property
     def named(self) -> tuple[tuple[InstanceKey, str], ...]:
         """All that it needs, company included, each with its model."""
-        company = ((each.instance, each.model) for each in self.company)
+        company = [(each.instance, each.model) for each in self.company]
         return (*zip(self.instances, self.models, strict=True), *company)
 
 

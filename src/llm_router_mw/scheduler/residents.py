@@ -26,6 +26,7 @@ from llm_router_mw.units import MIB
 
 Do = Callable[[actions.Action], None]
 
+_A_SLOT = {SLOTS: 1}
 _COUNTED_ON = {
     InstanceState.LOADING: InstanceState.LOADED,
     InstanceState.WAKING: InstanceState.LOADED,
@@ -47,8 +48,9 @@ class Residents:
         """By ticket, those that drain for it."""
         self._poor: dict[InstanceKey, Instance] = {}
         """Those in degraded places."""
-        self._least: dict[str, int] | None = None
+        self._least: Mapping[str, int] | None = None
         """By pool, what the smallest of all known instances needs; None before there is one."""
+        self._least_of_all = _A_SLOT
         self._asleep: set[InstanceKey] = set()
         """Those that sleep or fall asleep."""
         self.has_groups = False
@@ -169,14 +171,14 @@ class Residents:
             # What one of them does not need at all is no limit for it.
             common = self._least.keys() & needs.keys()
             self._least = {pool: min(self._least[pool], needs[pool]) for pool in common}
+        self._least_of_all = {SLOTS: 1, **{pool: n for pool, n in self._least.items() if n > 0}}
         return self._least != least
 
-    def least_needs(self) -> dict[str, int]:
+    def least_needs(self) -> Mapping[str, int]:
         """Return what any instance needs at least that is not awake."""
         if self._asleep:
-            return {SLOTS: 1}  # they have a part of their memory already
-        pools = (self._least or {}).items()
-        return {SLOTS: 1, **{pool: size for pool, size in pools if size > 0}}
+            return _A_SLOT  # they have a part of their memory already
+        return self._least_of_all
 
     # From the hub
 

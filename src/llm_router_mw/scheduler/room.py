@@ -114,6 +114,8 @@ class Room:
             The walk over those who are left, and what had been promised to some of them.
         """
         self._notice()
+        if not self._promises.served:
+            return self._walk(now), self._promises.reconsider()
         self._start_promised(self._promises.served.values(), now)
         walk = self._walk(now)
         while not walk.has(self._promises.total):
@@ -164,12 +166,13 @@ class Room:
         if all(instance.state in ON_ITS_WAY for instance in wanted):
             if len(wanted) > 1:
                 walk.protect(ticket)
-        elif any(instance.prices is None or instance.is_coming for instance in wanted):
+        elif any(instance.prices is None or instance.is_coming for instance in wanted) or (
+            self._end is None and self._is_end(ticket, walk)
+        ):
             return None
         else:
             proposals = walk.propose(ticket, wanted)
             if proposals is None:
-                self._look_for_end(ticket, walk)
                 return None
             for proposal in proposals:
                 self._carry_out(proposal, ticket, now)
@@ -177,11 +180,12 @@ class Room:
             self.spare_for(ticket, now)
         return proposals
 
-    def _look_for_end(self, ticket: Ticket, walk: Admission) -> None:
-        if self._end is None:
-            least = self._residents.least_needs()
-            if walk.is_exhausted(least, with_busy=ticket.is_overdue):
-                self._end = ticket.turn
+    def _is_end(self, ticket: Ticket, walk: Admission) -> bool:
+        """Whether neither *ticket* nor anybody after it can be helped, whatever they need."""
+        if walk.is_exhausted(self._residents.least_needs(), with_busy=ticket.is_overdue):
+            self._end = ticket.turn
+            return True
+        return False
 
     def _is_served(self, ticket: Ticket, proposals: Sequence[Proposal], now: float) -> bool:
         """Whether nothing else is to be done for *ticket* after *proposals*, until news come."""

@@ -151,7 +151,8 @@ class Scheduler:
             self._look_for_room = False
             self._room.make(now)
         # First: a load that begins in this step may need what is given back.
-        self._actions[:0] = [actions.Shed(*each) for each in self.ledger.shed()]
+        if shed := self.ledger.shed():
+            self._actions[:0] = [actions.Shed(*each) for each in shed]
         self._set_timer()
         decided, self._actions = self._actions, []
         return decided

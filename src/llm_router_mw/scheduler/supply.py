@@ -5,7 +5,7 @@ Who makes room begins with these sums, so that he need not look at every residen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
@@ -36,6 +36,13 @@ class Pile:
         del self.instances[instance.key]
         for resource, amount in self._gives.pop(instance.key).items():
             self._total[resource] -= amount
+
+    def but(self, staying: Set[InstanceKey]) -> list[Instance]:
+        """Return all but those *staying*."""
+        instances = self.instances
+        if instances.keys().isdisjoint(staying):  # as is usual
+            return list(instances.values())
+        return [each for key, each in instances.items() if key not in staying]
 
     def beside(self, room: Mapping[str, int], without: Collection[InstanceKey]) -> dict[str, int]:
         """Return *room* with all that the pile gives, but for what those *without* do."""

@@ -21,10 +21,9 @@ of one size; otherwise, and against schedules that may change the order, it is a
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 _CUTS = (1, 3, 10, 30, 100)
 """After how many loads a window is cut off, in turn."""
@@ -90,23 +89,40 @@ def _with_windows(
     """Return the bound if a window is cut off when it needs *cut* loads."""
     total = loads = windows = 0
     wanted: set[int] = set()
-    sizes: list[int] = []
+    sizes = _Wanted(room)
     closed_until = 0.0
     for at, model in zip(sent_at, sent_to, strict=True):
         if model in wanted or at < closed_until or model < 0:
             continue
         wanted.add(model)
-        insort(sizes, room.sizes[model])
-        loads = _left_over(sizes, room)
+        loads = sizes.add(room.sizes[model])
         if loads >= cut:
             total += loads if windows else len(wanted)
             windows += 1
-            wanted, sizes, loads = set(), [], 0
+            wanted, sizes, loads = set(), _Wanted(room), 0
             closed_until = at + patience
     return total + (loads if windows else len(wanted))
 
 
-def _left_over(sizes: Sequence[int], room: Room) -> int:
-    """Return how many of *sizes*, smallest first, do not fit beside those before them."""
-    fit = bisect_right(list(accumulate(sizes)), room.capacity_bytes)
-    return len(sizes) - min(fit, room.slots)
+class _Wanted:
+    """The sizes of models that are wanted, and how many of them fit beside each other."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._sizes: list[int] = []
+        self._fit = 0
+        """So many of the smallest fit; with the next one they would not."""
+        self._taken = 0
+        """By those."""
+
+    def add(self, size: int) -> int:
+        """Add a model of *size*; return how many do not fit beside the smallest that do."""
+        place = bisect_right(self._sizes, size)
+        self._sizes.insert(place, size)
+        if place <= self._fit:
+            self._fit += 1
+            self._taken += size
+            while self._taken > self._room.capacity_bytes:
+                self._fit -= 1
+                self._taken -= self._sizes[self._fit]
+        return len(self._sizes) - min(self._fit, self._room.slots)

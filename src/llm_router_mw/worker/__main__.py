@@ -31,6 +31,9 @@ def main() -> int:
     inbox = Inbox(channel)
     inbox.start()
     # Slow, and done before hello is answered: a spare worker is warm once it is ready.
+    from llm_router_mw.engine.bare import import_bindings_only
+
+    import_bindings_only()
     from llm_router_mw.worker.child import Child
 
     return Child(channel, inbox).run()

@@ -58,7 +58,7 @@ class Series(Struct, frozen=True):
     def advantage(self) -> Spread | None:
         """Return by how much our best side is better than the best peer, as rounds pair them."""
         ours, peer = self.best_of_ours(), self.best_peer()
-        if ours is None or peer is None or min(self.values[ours]) <= 0:
+        if ours is None or peer is None or min(*self.values[ours], *self.values[peer]) <= 0:
             return None
         pairs = self.values[ours], self.values[peer]
         return spread(advantages(*pairs, higher_is_better=self.metric.higher_is_better))

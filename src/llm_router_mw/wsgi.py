@@ -211,7 +211,12 @@ def _status_line(status: int) -> str:
 def _target(environ: WSGIEnvironment) -> Scope:
     """Return the part of the scope that tells whose request it is."""
     root = _text(environ.get("SCRIPT_NAME", ""))
-    return {"type": "http", "path": root + _text(environ.get("PATH_INFO", "")), "root_path": root}
+    return {
+        "type": "http",
+        "method": environ["REQUEST_METHOD"],
+        "path": root + _text(environ.get("PATH_INFO", "")),
+        "root_path": root,
+    }
 
 
 def _scope(environ: WSGIEnvironment) -> Scope:
@@ -223,7 +228,6 @@ def _scope(environ: WSGIEnvironment) -> Scope:
         **target,
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/"),
-        "method": environ["REQUEST_METHOD"],
         "scheme": environ.get("wsgi.url_scheme", "http"),
         "raw_path": target["path"].encode(),
         "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -32,6 +32,10 @@ async def break_down(request: Request) -> JSONResponse:
     raise KeyError("a secret")
 
 
+async def echo(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(await request.body())
+
+
 async def below(scope: Scope, receive: Any, send: Any) -> None:
     await PlainTextResponse(scope["path"])(scope, receive, send)
 
@@ -45,6 +49,7 @@ class Group:
         Route("/api/refuse", refuse, methods=["POST"]),
         Route("/api/refuse", refuse, methods=["PUT"]),
         Route("/api/broken", break_down),
+        Route("/api/echo", echo, methods=["POST"]),
         Mount("/files", below),
     )
 
@@ -80,6 +85,13 @@ async def test_the_prefix_goes_before_them() -> None:
     assert not prefixed.claims(scope("/api/tags"))
     async with client(prefixed) as http:
         assert (await http.get("/llm/api/tags")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/app/llm/api/tags", "/llm/api/tags"])
+def test_the_prefix_comes_after_the_mount_point_whether_the_path_has_that_or_not(path: str) -> None:
+    prefixed = api(prefix="/llm")
+    assert prefixed.claims({**scope(path), "root_path": "/app"})
+    assert not prefixed.claims({**scope(path.replace("/llm", "")), "root_path": "/app"})
 
 
 @pytest.mark.asyncio
@@ -132,6 +144,30 @@ async def test_the_group_says_who_may_use_it(access: Access, key: str | None, st
 
 
 @pytest.mark.asyncio
+async def test_nothing_is_started_for_who_may_not_use_it() -> None:
+    async def start() -> None:
+        pytest.fail("the router was started")
+
+    groups: dict[str, RouteGroup] = {"extra": Group("inference")}
+    settings = api_settings(routes=["extra"], added=groups, api_keys=["user"])
+    async with client(RouterAPI(FakeRouter(), settings, start)) as http:
+        assert (await http.get("/api/tags")).status_code == 401
+
+
+async def in_pieces() -> AsyncIterator[bytes]:
+    yield b"12345"
+    yield b"67890"
+
+
+@pytest.mark.parametrize("content", [b"1234567890", in_pieces()])
+@pytest.mark.asyncio
+async def test_a_body_over_the_limit_is_refused(content: bytes | AsyncIterator[bytes]) -> None:
+    async with client(api(max_body_bytes=9)) as http:
+        assert (await http.post("/api/echo", content=content)).status_code == 413
+        assert (await http.post("/api/echo", content=b"123456789")).text == "123456789"
+
+
+@pytest.mark.asyncio
 async def test_an_error_of_the_package_is_answered_as_ours_are() -> None:
     async with client(api()) as http:
         answer = await http.post("/api/refuse")
@@ -164,3 +200,10 @@ def test_routes_for_managers_need_protection() -> None:
 def test_an_unknown_group_is_named_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="'nothing'; known are extra, inference, management"):
         api(routes=("nothing",))
+
+
+@pytest.mark.parametrize("name", ["inference", "management"])
+def test_a_group_must_not_be_called_as_ours_are(name: str) -> None:
+    groups: dict[str, RouteGroup] = {name: Group()}
+    with pytest.raises(ConfigError, match=f"{name!r}.* rename"):
+        api_settings(added=groups)

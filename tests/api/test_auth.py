@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm_router_mw.api import APISettings
-from llm_router_mw.api.auth import check_access, may_manage
+from llm_router_mw.api.auth import cache_namespace, check_access, may_manage
 from llm_router_mw.errors import AuthenticationError
 from llm_router_mw.protocols import Access
 from tests.support.asgi_driver import http_scope
@@ -74,3 +74,25 @@ def test_who_may_manage_is_known_on_every_path() -> None:
     assert not may_manage(user, KEYS)
     assert not may_manage(user, APISettings())
     assert may_manage(user, APISettings(authorize=lambda scope: True))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (b"x-api-key", b"anything"),
+        (b"x-api-key", b"user"),
+        (b"authorization", b"Bearer another"),
+    ],
+)
+def test_nobody_becomes_somebody_else_by_a_second_key(more: tuple[bytes, bytes]) -> None:
+    own = (b"authorization", b"Bearer user")
+    alone = cache_namespace(http_scope("GET", "/", [own]), KEYS)
+    for headers in ([own, more], [more, own]):
+        assert cache_namespace(http_scope("GET", "/", headers), KEYS) == alone
+
+
+def test_each_key_and_having_none_are_told_apart() -> None:
+    keys = (b"user", b"boss", b"wrong")
+    names = [cache_namespace(http_scope("GET", "/", [(b"x-api-key", key)]), KEYS) for key in keys]
+    assert len(set(names)) == 3
+    assert names[2] == cache_namespace(http_scope("GET", "/"), KEYS)

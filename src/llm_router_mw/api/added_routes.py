@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Match
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from llm_router_mw.api.auth import cache_namespace, check_access, may_manage
+from llm_router_mw.api.auth import cache_namespace, may_manage
 from llm_router_mw.api.connection import Connection
 from llm_router_mw.api.routes import route_path
 from llm_router_mw.api.settings import APISettings
@@ -43,9 +43,10 @@ class AddedRoutes:
             return None
         below = scope
         if self._prefix:
-            if not route_path(scope).startswith(f"{self._prefix}/"):
+            path, root = route_path(scope), scope.get("root_path", "")
+            if not path.startswith(f"{self._prefix}/"):
                 return None
-            below = {**scope, "root_path": scope.get("root_path", "") + self._prefix}
+            below = {**scope, "path": root + path, "root_path": root + self._prefix}
         found: AddedRoute | None = None
         for route, access in self._routes:
             match, more = route.matches(below)
@@ -61,18 +62,16 @@ async def serve(
     connection: Connection,
     router: RouterContract,
     settings: APISettings,
-    receive: Receive,
     send: Send,
 ) -> None:
     """Let *added* answer, with the router and the owner of the request in its scope.
 
     Raises:
-        AuthenticationError: the key is missing or wrong.
         MethodNotAllowedError: the path is known, the method is not.
+        RequestTooLargeError: the body is over the limit.
         LLMRouterError: the endpoint raised it.
     """
     scope = added.scope
-    check_access(scope, added.access, settings)
     if not added.takes_method:
         allow = ", ".join(sorted(getattr(added.route, "methods", None) or ()))
         raise MethodNotAllowedError(
@@ -86,4 +85,4 @@ async def serve(
         connection.started = True
         await send(message)
 
-    await added.route.handle(scope, receive, tell)
+    await added.route.handle(scope, connection.bounded(settings.max_body_bytes), tell)

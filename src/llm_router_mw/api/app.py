@@ -50,9 +50,9 @@ class RouterAPI:
             try:
                 added = self._added.find(scope)
                 if added is not None:
+                    check_access(scope, added.access, self._settings)
                     await self._ensure_started()
-                    router, settings = self._router, self._settings
-                    await serve(added, connection, router, settings, receive, send)
+                    await serve(added, connection, self._router, self._settings, send)
                 else:
                     await self._handle(connection)
             except ClientDisconnectedError:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import anyio
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llm_router_mw.errors import RequestTooLargeError
 
@@ -43,21 +43,36 @@ class Connection:
             RequestTooLargeError: it is over *limit* bytes.
             ClientDisconnectedError: the client left before it had sent everything.
         """
-        for name, value in self.scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > limit:
-                raise _too_large(limit)
+        receive = self.bounded(limit)
         parts: list[bytes] = []
-        size = 0
         while True:
-            message = await self._receive()
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnectedError
             parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise _too_large(limit)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    def bounded(self, limit: int) -> Receive:
+        """Return what receives the request, and refuses a body over *limit* bytes.
+
+        Raises:
+            RequestTooLargeError: it says beforehand that it is.
+        """
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
+        size = 0
+
+        async def receive() -> Message:
+            nonlocal size
+            message = await self._receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit)
+            return message
+
+        return receive
 
     def query(self, name: str) -> str | None:
         """Return the first value of the query parameter *name*."""

@@ -66,6 +66,10 @@ def api_settings(
     Raises:
         ConfigError: an argument is wrong, or management is asked for without protection.
     """
+    if ours := ROUTE_GROUPS & added.keys():
+        raise ConfigError(
+            f"a plugin calls its routes {min(ours)!r}, as ours are called: it must rename them"
+        )
     groups = frozenset(_strings("routes", routes))
     if unknown := groups - ROUTE_GROUPS - added.keys():
         raise ConfigError(

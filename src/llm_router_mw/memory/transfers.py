@@ -45,7 +45,8 @@ def transferred(
         # Some architectures leave it to the output layer to pick the rows that are wanted.
         return Need(0, 2 * embeddings)
     if not layers.is_pipelined:
-        return Need(masks - _saved(model, layers) * embeddings, masks + embeddings)
+        more = embeddings if HOST in layers.repeating else 0
+        return Need(masks - _saved(model, layers) * embeddings, masks + more)
     copied = (_copies(layers) - 1) * _input_bytes(model, context)
     # What comes from the device before is double: a layer's input and what is added to it.
     sources = 1 if device == layers.gpus[0] else 2

@@ -266,4 +266,4 @@ class Queue:
 
     def _index(self, ticket: Ticket) -> int:
         # A turn alone comes right before the entry with that turn, and no two are equal.
-        return bisect_left(self._order, (ticket.turn,))  # type: ignore[type-var]
+        return bisect_left(self._order, (ticket.turn,))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from llm_router_mw.memory.ledger import Amounts
 from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
@@ -20,17 +21,15 @@ def chosen(
 ) -> list[Candidate] | None:
     """Return as many victims as *lacking* needs, idle ones first; None if all are not enough."""
     shortfall = _shortfall(lacking)
-    order = ranked(policy, idle, shortfall, now) if idle else []
-    if busy:
-        order += ranked(policy, busy, shortfall, now)
-    taken = _taken(order, lacking)
+    order = [ranked(policy, each, shortfall, now) for each in (idle, busy) if each]
+    taken = _taken(chain.from_iterable(order), lacking)
     return None if taken is None else _spared(taken, lacking)
 
 
 def ranked(
     policy: EvictionPolicy, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
-) -> list[Candidate]:
-    """Return all *candidates*, best victim first, as *policy* ranks them.
+) -> Iterator[Candidate]:
+    """Yield all *candidates*, best victim first, as *policy* ranks them.
 
     What the policy made up or named twice is dropped; what it left out follows in LRU order; if
     it raises, LRU decides alone. A policy can thus neither evict a busy instance nor block one.
@@ -39,18 +38,14 @@ def ranked(
         proposed = list(policy.rank(tuple(candidates), shortfall, now))
     except Exception:
         logger.exception("eviction policy %r failed; using LRU for this decision", policy.name)
-        return _by_age(candidates)
+        yield from _by_age(candidates)
+        return
     known = set(map(id, candidates))
-    if len(proposed) == len(known) and known == set(map(id, proposed)):
-        return proposed
-    order: list[Candidate] = []
-    for candidate in proposed:
+    for candidate in proposed:  # mostly the first few are enough
         if id(candidate) in known:
             known.discard(id(candidate))
-            order.append(candidate)
-    if known:
-        order += _by_age([candidate for candidate in candidates if id(candidate) in known])
-    return order
+            yield candidate
+    yield from _by_age([candidate for candidate in candidates if id(candidate) in known])
 
 
 def _by_age(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -63,7 +58,7 @@ def _shortfall(lacking: Mapping[str, int]) -> Shortfall:
     return Shortfall(device=device, bytes=lacking[device], lacking=lacking)
 
 
-def _taken(order: Sequence[Candidate], lacking: Amounts) -> list[Candidate] | None:
+def _taken(order: Iterable[Candidate], lacking: Amounts) -> list[Candidate] | None:
     """Return the first of *order* that free enough together; None if all do not."""
     left = dict(lacking)
     taken: list[Candidate] = []

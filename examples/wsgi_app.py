@@ -15,16 +15,16 @@ from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware
 
 
 def ask(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Stream what the model that the path names says to the query."""
+    """Let the model that the path names answer the query."""
     messages = [{"role": "user", "content": unquote_plus(environ["QUERY_STRING"])}]
     try:
         with environ["llm_router"].acquire(environ["PATH_INFO"].lstrip("/")) as llm:
-            start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
-            yield llm.chat(messages, max_tokens=200).text.encode()
+            status, text = HTTPStatus.OK, llm.chat(messages, max_tokens=200).text
     except LLMRouterError as error:
-        status = HTTPStatus(error.status)
-        start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain")])
-        yield error.message.encode()
+        status, text = HTTPStatus(error.status), error.message
+    content_type = ("Content-Type", "text/plain; charset=utf-8")
+    start_response(f"{status.value} {status.phrase}", [content_type])
+    return [text.encode()]
 
 
 app = LLMRouterWSGIMiddleware(ask, models_dir=os.environ.get("MODELS_DIR", "models"))

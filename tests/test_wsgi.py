@@ -6,13 +6,18 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from llm_router_mw.errors import ConfigError
+from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.router import SyncRouter
+from llm_router_mw.testing import make_router
 from llm_router_mw.types import ContentDelta
 from llm_router_mw.wsgi import Exchange, LLMRouterWSGIMiddleware
 from tests.support.fake_router import HELLO, FakeRouter, for_ever
@@ -151,6 +156,33 @@ def test_keys_and_addresses_reach_the_api(router: FakeRouter, inner: Inner) -> N
     refused = Answer(door, given)
     assert refused.status == "401 Unauthorized"
     refused.close()
+    door.close()
+
+
+def test_a_plugin_adds_routes(tmp_path: Path, inner: Inner) -> None:
+    class Group:
+        name = "extra"
+        access = "inference"
+        routes = (Route("/extra", lambda request: PlainTextResponse("hello"), methods=["GET"]),)
+
+    class Plugin:
+        @hookimpl
+        def llm_router_register_routes(self) -> list[Any]:
+            return [Group()]
+
+    door = LLMRouterWSGIMiddleware(
+        inner, router=make_router(tmp_path, Plugin()), routes=["extra"], api_keys="user"
+    )
+    answer = Answer(door, environ("GET", "/extra", HTTP_X_API_KEY="user"))
+    assert (answer.status, list(answer.pieces)) == ("200 OK", [b"hello"])
+    answer.close()
+    for given, status in (
+        (environ("GET", "/extra"), "401 Unauthorized"),
+        (environ("POST", "/extra", HTTP_X_API_KEY="user"), "405 Method Not Allowed"),
+    ):
+        refused = Answer(door, given)
+        assert refused.status == status
+        refused.close()
     door.close()
 
 

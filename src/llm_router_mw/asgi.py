@@ -164,7 +164,7 @@ class _Lifespan:
             return
         if not self._started:
             # By the specification: an app that raises (or returns) here has no lifespan.
-            logger.debug("the app takes no lifespan", exc_info=self._crash)
+            logger.debug("the app takes no lifespan: %r", self._crash)
             self._crash = None
             await self._send_for_app({"type": "lifespan.startup.complete"})
         elif self._crash is not None:

@@ -224,7 +224,10 @@ def plugin_options(config: RouterConfig, plugin: str, kind: type[StructT]) -> St
     Raises:
         ConfigError: an option is unknown (where *kind* forbids that) or of the wrong type.
     """
-    return _convert(config.plugin_options.get(plugin, {}), kind, f"plugin_options of {plugin!r}")
+    said: dict[str, Any] = {}
+    if plugin in config.plugin_options:
+        said = config.plugin_options[plugin]  # by index: whoever reads it so is known to read it
+    return _convert(said, kind, f"plugin_options of {plugin!r}")
 
 
 def _model_entry(name: str, value: Any, defaults: dict[str, Any]) -> ModelEntry:

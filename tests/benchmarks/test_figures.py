@@ -70,6 +70,11 @@ def test_without_a_peer_only_limits_can_be_judged() -> None:
     assert Series(DELAY, {"ours": [4.0]}).met() is False
 
 
+def test_nothing_is_so_many_times_better_than_nothing() -> None:
+    assert Series(SPEED, {"ours": [1.0], "split": [0.0]}).advantage() is None
+    assert Series(SPEED, {"ours": [0.0], "split": [1.0]}).advantage() is None
+
+
 def test_kept_results_take_the_place_of_older_ones(tmp_path: Path) -> None:
     def outcome(scenario: str, value: float) -> Outcome:
         series = [Series(SPEED, {"ours": [value]})]

@@ -14,7 +14,7 @@ import pytest
 
 from llm_router_mw import Router
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.errors import ModelLoadError, RouterNotRunningError
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.kv_store import KVStore, ram_folder
 from llm_router_mw.kv_store.ram_folder import RamFolder
@@ -310,6 +310,39 @@ async def test_a_handler_that_hangs_loses_no_request_and_no_conversation(letters
         assert again.usage.cached_tokens == first.usage.prompt_tokens - 1
         failed = [event.reason for event in story.events if event.kind == "handler_failed"]
         assert "took longer than 0.3 s" in failed[0]
+
+
+class Slow(Hanging):
+    """Is not done with sleep before the router closes."""
+
+    name = "slow"
+
+    async def sleep(self, handle: InstanceHandle, level: Step) -> None:
+        await until(lambda: handle.closing)
+
+
+@pytest.mark.asyncio
+async def test_a_router_that_closes_while_a_model_falls_asleep_loses_no_conversation(
+    letters: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"n_ctx": 2048, "kv_cache_dir": str(tmp_path / "kv")}
+    story = Story()
+
+    async def put_to_sleep() -> None:
+        with pytest.raises(RouterNotRunningError):
+            await router.sleep("a")
+
+    async with (
+        anyio.create_task_group() as tasks,
+        real_router(story, Slow(), models_dir=letters, **options) as router,
+    ):
+        first = await ask(router, "a")
+        tasks.start_soon(put_to_sleep)
+        await until(lambda: state(router, "a") is InstanceState.FALLING_ASLEEP)
+    assert [event.reason for event in story.events if event.kind == "handler_failed"] == []
+    async with real_router(models_dir=letters, **options) as router:
+        again = await ask(router, "a")
+        assert again.usage.cached_tokens == first.usage.prompt_tokens - 1
 
 
 @pytest.mark.asyncio

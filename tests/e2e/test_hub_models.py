@@ -325,3 +325,15 @@ async def test_requests_cannot_name_paths_addresses_or_other_repositories(
             with pytest.raises(ModelNotFoundError):
                 await router.load(name)
     assert hub.asked == []
+
+
+@pytest.mark.asyncio
+async def test_its_conversations_can_be_purged_by_its_name(hub: FakeHub) -> None:
+    async with real_router(models=MODELS, n_ctx=2048) as router:
+        async with router.acquire("tiny") as lease:
+            messages = [{"role": "user", "content": "A long story. " * 40}]
+            await lease.chat(messages, max_tokens=4)
+        await router.sleep("tiny")
+        assert len(router.cached()) == 1
+        assert (await router.purge_cache("tiny")).snapshots == 1
+        assert router.cached() == ()

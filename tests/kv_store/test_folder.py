@@ -83,11 +83,22 @@ def test_files_that_nobody_writes_any_more_are_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [fresh]
 
 
+@pytest.mark.parametrize("name", ["film.part", "x.kv", "x.kv.part", f"{0:012}-{0:016}.kv.old"])
+def test_what_is_not_ours_stays_as_it_is(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).touch()
+    os.utime(tmp_path / name, (1.0, 1.0))
+    assert Folder(tmp_path).scan(known=()) == {}
+    assert (tmp_path / name).exists()
+    assert not caplog.records
+
+
 def test_a_file_that_vanishes_while_it_is_read_is_no_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Folder(tmp_path)
-    path = tmp_path / "x.kv"
+    path = Path(folder.new_path("a"))
     monkeypatch.setattr(folder, "_files", lambda: [path])
     assert folder.scan(known=()) == {}
     assert not caplog.records
@@ -138,6 +149,17 @@ def test_a_copy_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     with open_snapshot(tmp_path / "y.kv") as opened:
         opened.part(0)
     assert stat.S_IMODE((tmp_path / "y.kv").stat().st_mode) == 0o600
+
+    copy = shutil.copyfile
+
+    def lose(source: str, target: Path) -> None:
+        copy(source, target)
+        os.rename(source, tmp_path / "w.kv")
+
+    monkeypatch.setattr(shutil, "copyfile", lose)
+    with pytest.raises(FileNotFoundError):
+        files.copy(told.path, str(tmp_path / "z.kv"))
+    os.rename(tmp_path / "w.kv", told.path)
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -12,6 +12,7 @@ import pytest
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.kv_store import ram_folder
 from llm_router_mw.kv_store.ram_folder import RamFolder
+from llm_router_mw.kv_store.tier import UNLIMITED
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no shared memory")
 
@@ -78,6 +79,35 @@ def test_it_tells_how_much_more_fits(tmp_path: Path) -> None:
     folder.open()
     assert 0 < folder.left_bytes < 2**60
     folder.close()
+
+
+def test_where_there_is_no_limit_anything_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, *[0] * 8)))
+    assert RamFolder(tmp_path).left_bytes == UNLIMITED
+
+
+def test_a_lock_that_another_one_has_just_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = RamFolder(tmp_path), RamFolder(tmp_path)
+    lock = folder.folder.path.with_name(f"{folder.folder.path.name}.lock")
+    fcntl = pytest.importorskip("fcntl")
+    flock = fcntl.flock
+    removals = iter([True])
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if next(removals, False):
+            lock.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    folder.open()
+    other.open()
+    assert folder.folder.path.is_dir()
+    folder.close()
+    other.close()
 
 
 def test_a_lock_that_cannot_be_had_is_told(tmp_path: Path) -> None:

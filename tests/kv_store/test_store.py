@@ -496,6 +496,20 @@ async def test_all_conversations_can_be_removed_or_those_of_a_model(tmp_path: Pa
         assert (kept(store), in_memory(tmp_path)) == ([], [])
 
 
+async def test_what_a_worker_is_writing_during_a_purge_is_not_kept(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        handle = FakeHandle()
+        await store.resume(handle)
+        [path] = handle.spares
+        told = write(path, sequence(0, 1, 2))
+        await store.purge()
+        store.heard(handle, SnapshotKept(told))
+        await settled(store)
+        assert (kept(store), in_memory(tmp_path)) == ([], [])
+        assert list(handle.spares) != [path]
+        assert len(handle.spares) == 1
+
+
 async def test_what_is_being_saved_during_a_purge_is_not_kept(tmp_path: Path) -> None:
     async with running(tmp_path) as store, anyio.create_task_group() as tasks:
         handle = FakeHandle(held=[sequence(0, 1, 2)], gate=anyio.Event())

@@ -10,6 +10,7 @@ import pytest
 
 from llm_router_mw.errors import ConfigError
 from llm_router_mw.kv_store import folder as files
+from llm_router_mw.kv_store.folder import Folder
 from llm_router_mw.wire import SnapshotBad, SnapshotUsed
 from tests.support.fake_handle import MIB, FakeHandle, no_room, sequence, write
 from tests.support.stores import Account, Clock, all_files, in_memory, kept, running, settled, slept
@@ -25,6 +26,11 @@ def folder(tmp_path: Path) -> Path:
 def make(folder: Path, mode: int = 0o700) -> None:
     folder.mkdir()
     folder.chmod(mode)
+
+
+def new(folder: Path) -> str:
+    """Return a path for one more file."""
+    return Folder(folder).new_path("any")
 
 
 async def test_conversations_outlive_the_router(tmp_path: Path, folder: Path) -> None:
@@ -126,7 +132,7 @@ async def test_the_budget_holds_on_disk_too(tmp_path: Path, folder: Path) -> Non
 async def test_what_is_too_much_at_the_start_goes(tmp_path: Path, folder: Path) -> None:
     make(folder)
     for number in (1, 2, 3):
-        told = write(folder / f"{number}.kv", sequence(0, number))
+        told = write(new(folder), sequence(0, number))
         os.utime(told.path, (number, number))
     async with running(tmp_path, kv_cache_dir=folder, kv_cache_disk=2) as store:
         assert [each.used_at for each in store.snapshots()] == [3.0, 2.0]
@@ -147,7 +153,7 @@ async def test_use_is_remembered_over_a_restart(tmp_path: Path, folder: Path) ->
 
 async def test_a_time_to_come_is_not_believed(tmp_path: Path, folder: Path) -> None:
     make(folder)
-    told = write(folder / "x.kv", sequence(0, 1))
+    told = write(new(folder), sequence(0, 1))
     os.utime(told.path, (9e9, 9e9))
     clock = Clock()
     async with running(tmp_path, clock, kv_cache_dir=folder) as store:
@@ -158,17 +164,35 @@ async def test_corrupted_cut_and_strange_files_are_ignored(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(folder)
-    write(folder / "good.kv", sequence(0, 1))
-    write(folder / "foreign.kv", sequence(0, 1), identity="/models/other.gguf#9")
-    cut = Path(write(folder / "cut.kv", sequence(0, 2)).path)
+    good = write(new(folder), sequence(0, 1))
+    write(new(folder), sequence(0, 1), identity="/models/other.gguf#9")
+    cut = Path(write(new(folder), sequence(0, 2)).path)
     os.truncate(cut, 5000)
-    (folder / "strange.kv").write_bytes(bytes(5000))
+    strange = write(new(folder), sequence(0, 3))
+    os.truncate(strange.path, 0)
     async with running(tmp_path, kv_cache_dir=folder) as store:
         assert kept(store) == [("disk", 64), ("disk", 64)]
         handle = FakeHandle()
         await store.resume(handle)
-        assert list(handle.offered) == [str(folder / "good.kv")]
+        assert list(handle.offered) == [good.path]
     assert caplog.text.count("is removed") == 2
+
+
+async def test_what_another_router_may_be_reading_is_not_written_over(
+    tmp_path: Path, folder: Path
+) -> None:
+    async with running(tmp_path, kv_cache_dir=folder, cache_ram=0) as store:
+        handle = FakeHandle(held=[sequence(0, 1, 2)])
+        await slept(store, handle)
+        [path] = all_files(folder)
+        with path.open("rb") as mapped:
+            before = mapped.read()
+            await store.resume(handle)
+            handle.held = [sequence(0, 1, 2, 3)]
+            await slept(store, handle)
+            mapped.seek(0)
+            assert mapped.read() == before
+        assert kept(store) == [("disk", 192)]
 
 
 async def test_two_routers_share_a_directory(tmp_path: Path, folder: Path) -> None:

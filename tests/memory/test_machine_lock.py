@@ -217,6 +217,23 @@ def test_a_hold_ends_with_its_block_and_ends_once(directory: Path, lock: Machine
     assert [file.name for file in directory.iterdir()] == ["GPU-1.lock"]
 
 
+def test_what_cannot_be_removed_counts_no_longer(
+    directory: Path, lock: MachineLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("the disk is read-only")
+
+    hold = lock.try_hold([GPU])
+    assert hold is not None
+    hold.reserve({GPU: 5})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        hold.release()
+    assert len(list(directory.glob("*.reservation"))) == 1
+    assert MachineLock(directory).pending() == {}
+    assert list(directory.glob("*.reservation")) == []
+
+
 def test_names_of_pools_need_not_be_names_of_files(directory: Path, lock: MachineLock) -> None:
     assert lock.try_hold(["../a/b", "rpc:10.0.0.1:50052"]) is not None
     assert len(list(directory.iterdir())) == 2

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from llm_router_mw.protocols import MemoryAccount, MemoryHolder
+from llm_router_mw.router import holdings
 from llm_router_mw.router.holdings import Holdings
 from llm_router_mw.scheduler import events
 
@@ -138,3 +140,15 @@ async def test_one_that_fails_is_told_of_and_ends_nothing(caplog: pytest.LogCapt
         assert isinstance(stage.told[-1], events.Held)
         assert not stage.told[-1].sheddable
     assert "'broken' could not give memory back" in caplog.text
+
+
+async def test_one_that_never_ends_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(holdings, "_SHED_SECONDS", 0.01)
+    async with staged() as stage:
+        stage.cache.go_on = anyio.Event()
+        stage.holdings.shed("cache", "host", 30)
+        await stage.holdings.settled()
+        assert stage.told[-1] == stage.said(100, sheddable=False)
+    assert "'cache' could not give memory back" in caplog.text

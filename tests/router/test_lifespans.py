@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from llm_router_mw.errors import PluginLoadError
@@ -109,6 +110,28 @@ async def test_a_bad_end_is_told() -> None:
     faults = Faults()
     async with beside(ROUTER, [of(no_end)], faults, strict=False):
         pass
+    assert faults.counts == {"lifespan of plugin 'mine'": 1}
+
+
+async def test_one_that_fails_meanwhile_is_told_at_once() -> None:
+    failing, faults = anyio.Event(), Faults()
+
+    async def fail() -> None:
+        await failing.wait()
+        raise ValueError("no connection")
+
+    @asynccontextmanager
+    async def life(router: RouterContract) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            yield
+
+    with anyio.fail_after(5):
+        async with beside(ROUTER, [of(life)], faults, strict=False):
+            failing.set()
+            while not faults.counts:
+                await anyio.lowlevel.checkpoint()
+            assert faults.counts == {"lifespan of plugin 'mine'": 1}
     assert faults.counts == {"lifespan of plugin 'mine'": 1}
 
 

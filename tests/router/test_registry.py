@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
-from llm_router_mw.config import RouterConfig
+from llm_router_mw.config import RouterConfig, plugin_options
 from llm_router_mw.default_plugins import engines, eviction
 from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
 from llm_router_mw.hookspecs import hookimpl
@@ -263,3 +264,31 @@ def test_the_shipped_policy_names_the_least_recently_used_first() -> None:
     young, old = candidate("young", 9.0), candidate("old", 1.0)
     shortfall = Shortfall(device="slots", bytes=1, lacking={"slots": 1})
     assert list(policy.rank([young, old], shortfall, 10.0)) == [old, young]
+
+
+class Budget(Struct):
+    """Its options."""
+
+    tokens: int = 0
+
+
+class Budgeted:
+    """A plugin with options of its own."""
+
+    @hookimpl
+    def llm_router_register_model_sources(self, config: RouterConfig) -> list[Source]:
+        plugin_options(config, "quota", Budget)
+        return []
+
+
+def test_options_that_nobody_reads_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    load_registry(RouterConfig(plugin_options={"quota": {"tokens": 5}}), [Budgeted()])
+    assert not caplog.records
+    load_registry(RouterConfig(plugin_options={"qouta": {"tokens": 5}}), [Budgeted()])
+    assert "no plugin that is in use reads the plugin_options of 'qouta'" in caplog.text
+
+
+def test_they_are_an_error_where_plugins_must_be_sound() -> None:
+    config = RouterConfig(plugin_options={"qouta": {}}, strict_plugins=True)
+    with pytest.raises(ConfigError, match="'qouta'"):
+        load_registry(config, [Budgeted()], use_installed=False)

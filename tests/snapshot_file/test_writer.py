@@ -15,6 +15,7 @@ from llm_router_mw.snapshot_file import (
     ALIGNMENT,
     open_snapshot,
     part_path,
+    provide_memory,
     read_header,
     snapshot_bytes,
     snapshot_of,
@@ -22,6 +23,8 @@ from llm_router_mw.snapshot_file import (
 )
 from llm_router_mw.types import Snapshot
 from tests.support.snapshots import CHECKPOINT, STATE, TOKENS, failing_with, writer_of, written
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory comes as it is written")
 
 
 def test_what_was_written_is_read(snapshot: Path) -> None:
@@ -103,6 +106,63 @@ def test_memory_of_an_earlier_file_is_used_again(tmp_path: Path) -> None:
     assert path.stat().st_size == header.size_bytes
     with open_snapshot(path) as opened:
         assert bytes(opened.part(0)) == STATE
+
+
+def test_nothing_is_left_of_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.kv"
+    part_path(path).write_bytes(b"old" * 100_000)
+    written(path)
+    written(tmp_path / "fresh.kv")
+    assert path.read_bytes() == (tmp_path / "fresh.kv").read_bytes()
+
+
+@linux
+def test_memory_that_was_provided_for_more_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.kv"
+    with writer_of(path) as writer:
+        provide_memory(path, 1 << 20)
+        assert part_path(path).stat().st_size == 1 << 20
+        header = writer.finish()
+    assert path.stat().st_size == header.size_bytes
+
+
+@linux
+def test_memory_is_provided_under_what_is_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, size = tmp_path / "x.kv", (4 << 20) + 5
+    unfinished = part_path(path)
+    allocate = os.posix_fallocate
+
+    def write_at_once(descriptor: int, offset: int, length: int) -> None:
+        allocate(descriptor, offset, length)
+        unfinished.write_bytes(b"x" * size)
+
+    monkeypatch.setattr(os, "posix_fallocate", write_at_once)
+    unfinished.touch()
+    provide_memory(path, size)
+    assert unfinished.read_bytes() == b"x" * size
+
+
+@linux
+def test_memory_is_provided_as_far_as_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provide_memory(tmp_path / "x.kv", 100)
+    assert list(tmp_path.iterdir()) == []
+    part_path(tmp_path / "x.kv").touch()
+    monkeypatch.setattr(os, "posix_fallocate", failing_with(errno.ENOSPC))
+    provide_memory(tmp_path / "x.kv", 100)
+    assert part_path(tmp_path / "x.kv").stat().st_size == 0
+
+
+def test_elsewhere_memory_comes_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    part_path(tmp_path / "x.kv").touch()
+    provide_memory(tmp_path / "x.kv", 100)
+    assert part_path(tmp_path / "x.kv").stat().st_size == 0
 
 
 def test_a_snapshot_replaces_one_of_its_name_at_once(snapshot: Path) -> None:

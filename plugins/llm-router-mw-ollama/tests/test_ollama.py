@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx
+import msgspec
 import ollama
 import pytest
 
 from llm_router_mw import LLMRouterApp, Router
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.testing import FakeEngine
+from llm_router_mw.types import InstanceState
 from llm_router_mw_ollama.requests import ChatBody, GenerateBody, decoded
 
 pytestmark = pytest.mark.asyncio
@@ -101,6 +104,70 @@ async def test_a_model_is_loaded_and_released_without_a_message(
         assert llm_router_engine.loads == ["a"]
         assert (await client.generate("a", keep_alive=0)).done_reason == "unload"
         assert (await client.chat("b", [], keep_alive="5m")).done_reason == "load"
+
+
+async def a_is(router: Router, wanted: InstanceState) -> None:
+    """Return once the state of model a is as *wanted*."""
+    with anyio.fail_after(5):
+        async with router.events() as events:
+            async for _ in events:
+                if router.models()[0].state is wanted:
+                    return
+
+
+async def test_who_is_no_manager_cannot_take_a_model_from_others(
+    make_llm_router: MakeRouter, llm_router_engine: FakeEngine
+) -> None:
+    router = make_llm_router()
+    async with served(router) as client:
+        await client.generate("a", keep_alive=0)  # not loaded: nothing to release, and no load
+        assert llm_router_engine.loads == []
+        async with router.acquire("a"):
+            assert (await client.generate("a", keep_alive=0)).done_reason == "unload"
+            assert router.models()[0].state is InstanceState.LOADED
+        await client.generate("a", keep_alive=0)
+        await a_is(router, InstanceState.UNLOADED)
+    async with served(router, **FROM_LOOPBACK) as client:
+        async with router.acquire("a"):
+            assert (await client.generate("a", keep_alive=0)).done_reason == "unload"
+            assert router.models()[0].state is InstanceState.DRAINING
+        await a_is(router, InstanceState.UNLOADED)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_is_not_worked_for(
+    stream: bool, make_llm_router: MakeRouter, llm_router_engine: FakeEngine
+) -> None:
+    llm_router_engine.hold = True  # it never answers
+    router = make_llm_router()
+    app = LLMRouterApp(router=router, routes=["ollama"])
+    body = msgspec.json.encode({"model": "a", "messages": HELLO, "stream": stream})
+    messages = [{"type": "http.request", "body": body}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await at_work.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pytest.fail(f"somebody is told {message}")
+
+    async def watch() -> None:
+        async with router.events() as events:
+            async for _ in events:
+                if router.models()[0].leases:
+                    break
+        at_work.set()
+
+    at_work = anyio.Event()
+    scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
+    async with router:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch)
+                await app(scope, receive, send)
+        assert router.models()[0].leases == 0
 
 
 async def test_keeping_a_model_for_ever_is_for_managers(make_llm_router: MakeRouter) -> None:

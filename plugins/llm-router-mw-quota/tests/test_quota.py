@@ -105,6 +105,15 @@ async def test_each_owner_has_a_budget_and_some_one_of_their_own(make: MakeRoute
                 await ask(router, owner_of(key))
 
 
+def test_a_request_that_was_forgotten_is_not_given_back(account: Account) -> None:
+    one = Budget(requests_per_day=1)
+    assert account.take_request("2026-01-31", "me", "a", one) is None
+    account.reset("me", "2026-01-31")
+    account.give_back("2026-01-31", "me", "a")
+    assert account.take_request("2026-01-31", "me", "a", one) is None
+    assert account.take_request("2026-01-31", "me", "a", one) == "requests"
+
+
 @pytest.mark.asyncio
 async def test_what_was_not_served_is_given_back(
     make: MakeRouter, database: Path, llm_router_engine: FakeEngine

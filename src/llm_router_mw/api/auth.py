@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -55,15 +55,16 @@ def cache_namespace(scope: Scope, settings: APISettings) -> str:
     return sha256("".join(held[:1]).encode()).hexdigest()
 
 
-def _holds_key(scope: Scope, keys: Iterable[str]) -> bool:
+def _holds_key(scope: Scope, keys: Sequence[str]) -> bool:
     return bool(_held_keys(scope, keys))
 
 
-def _held_keys(scope: Scope, keys: Iterable[str]) -> list[str]:
+def _held_keys(scope: Scope, keys: Sequence[str]) -> list[str]:
     """Return those of *keys* that the request of *scope* came with."""
     given = _given_keys(scope)
     # Every pair is compared, so that the time tells nothing about which one matched.
-    return [key for key in keys if any([compare_digest(each, key.encode()) for each in given])]
+    found = [[compare_digest(each, key.encode()) for each in given] for key in keys]
+    return [key for key, matches in zip(keys, found, strict=True) if any(matches)]
 
 
 def _given_keys(scope: Scope) -> list[bytes]:

@@ -200,7 +200,7 @@ class GenerationLoop:
                 if not self._slots.shift(generation.slot, keep, discard):
                     # The tokens behind the gap are computed again, at their new places.
                     self._slots.cut(generation.slot, keep)
-                del generation.tokens[keep : keep + discard]
+                generation.forget(keep, discard)
 
     # Admission
 

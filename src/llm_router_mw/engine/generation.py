@@ -111,6 +111,11 @@ class Generation:
         discard = self.task.n_discard or left // 2
         return keep, max(1, min(discard, left - 1))
 
+    def forget(self, keep: int, discard: int) -> None:
+        """Go on without *discard* tokens behind the first *keep*."""
+        del self.tokens[keep : keep + discard]
+        self._beginning = None
+
     def report_progress(self) -> None:
         """Tell how far the prompt has been processed, if that was asked for."""
         if self.task.return_progress and not self._n_generated and self._started_at is not None:

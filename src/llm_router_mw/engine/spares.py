@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
-from typing import Final
 
 from llm_router_mw.engine.aside import Aside
 from llm_router_mw.engine.blocks import block_hashes, hashed_key
@@ -16,7 +13,7 @@ from llm_router_mw.engine.slots import Slot, Slots
 from llm_router_mw.engine.snapshots import Snapshots
 from llm_router_mw.engine.transfer import SMALL_BYTES
 from llm_router_mw.errors import SnapshotError
-from llm_router_mw.snapshot_file import SnapshotWriter, part_path, snapshot_of
+from llm_router_mw.snapshot_file import SnapshotWriter, provide_memory, snapshot_of
 from llm_router_mw.types import Spare
 
 _STALL_SECONDS = 0.1
@@ -24,7 +21,6 @@ _STALL_SECONDS = 0.1
 _LONGEST_STALL_SECONDS = 1.0
 _STALL_PART = 0.05
 """They may stand still longer where that is so small a part of what would be computed again."""
-_ZEROS: Final = bytes(2**20)
 
 Then = Callable[[], None]
 """What is left to be done in the engine's thread."""
@@ -111,7 +107,7 @@ class Spares:
         spare = self._offers.spare(size)
         if spare is not None and self._ready.get(spare.path, 0) < size:
             self._ready[spare.path] = size
-            self._do(lambda: _touch(spare.path, size))
+            self._do(lambda: _provide(spare.path, size))
 
     def _do(self, work: Callable[[], Then]) -> None:
         if self._aside is None:
@@ -120,10 +116,7 @@ class Spares:
             self._aside.put(next(self._jobs), work)
 
 
-def _touch(path: str, size: int) -> Then:
-    """Give the unfinished file of *path*, if it is still there, *size* bytes of memory."""
-    # If there is no room the one who saves will see it, and say so.
-    with suppress(OSError), open(part_path(path), "r+b", buffering=0) as file:
-        for offset in range(os.fstat(file.fileno()).st_size, size, len(_ZEROS)):
-            os.pwrite(file.fileno(), _ZEROS[: size - offset], offset)
+def _provide(path: str, size: int) -> Then:
+    # The engine's thread may be writing to it already.
+    provide_memory(path, size)
     return lambda: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.snapshot_file import PART_SUFFIX, part_path, read_header, snapshot_of
@@ -20,6 +22,8 @@ from llm_router_mw.types import Snapshot
 logger = logging.getLogger("llm_router_mw.kv_store")
 
 SUFFIX = ".kv"
+_OURS: Final = re.compile(rf"[0-9a-f]{{12}}-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+"""Names as :meth:`Folder.new_path` makes them; no others are looked at, or removed."""
 _STALE_SECONDS = 3600.0
 """A file that is still being written after so long is not being written any more."""
 
@@ -65,7 +69,7 @@ class Folder:
                 self._remove_stale(path)
             elif str(path) in known:
                 found[str(path)] = None
-            elif path.suffix == SUFFIX:
+            else:
                 with suppress(OSError):  # gone meanwhile: another router uses the directory too
                     if (read := _read(path)) is not None:
                         found[str(path)] = read
@@ -73,10 +77,11 @@ class Folder:
 
     def _files(self) -> list[Path]:
         try:
-            return sorted(self.path.iterdir())
+            files = sorted(self.path.iterdir())
         except OSError as error:
             logger.warning("saved conversations cannot be listed: %s", error.strerror)
             return []
+        return [path for path in files if _OURS.fullmatch(path.name.removesuffix(PART_SUFFIX))]
 
     def _remove_stale(self, path: Path) -> None:
         with suppress(OSError):
@@ -138,6 +143,8 @@ def copy(source: str, target: str) -> None:
     create_empty(target)
     try:
         shutil.copyfile(source, unfinished)
+        # One that is gone by now may have been written over while it was read.
+        os.stat(source)
         os.replace(unfinished, target)
     except BaseException:
         unfinished.unlink(missing_ok=True)

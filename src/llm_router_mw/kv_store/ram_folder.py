@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llm_router_mw.errors import SnapshotError
 from llm_router_mw.kv_store.folder import Folder
+from llm_router_mw.kv_store.tier import UNLIMITED
 
 try:
     import fcntl
@@ -21,6 +22,8 @@ logger = logging.getLogger("llm_router_mw.kv_store")
 
 SHARED_MEMORY = "/dev/shm"
 _LOCK_SUFFIX = ".lock"
+_ATTEMPTS = 10
+"""To lock a new file: others who begin as well may take it for a leftover, and remove it."""
 
 
 class RamFolder:
@@ -48,8 +51,10 @@ class RamFolder:
         Folder(self._ours).prepare()
         for lock in sorted(self._ours.glob(f"*{_LOCK_SUFFIX}")):
             self._clean(lock)
-        self._lock = self._locked(self._ours / f"{self._name}{_LOCK_SUFFIX}")
-        if self._lock is None:  # somebody cleaned in the moment between its making and its lock
+        lock = self._ours / f"{self._name}{_LOCK_SUFFIX}"
+        attempts = (self._locked(lock, wait=True) for _ in range(_ATTEMPTS))
+        self._lock = next((each for each in attempts if each is not None), None)
+        if self._lock is None:
             raise SnapshotError(f"{self._ours} could not be locked")
         self.folder.prepare()
 
@@ -60,7 +65,8 @@ class RamFolder:
             about = os.statvfs(self._ours)
         except OSError:
             return 0
-        return about.f_bavail * about.f_frsize
+        # One without a limit says that it has no blocks at all.
+        return about.f_bavail * about.f_frsize if about.f_blocks else UNLIMITED
 
     def close(self) -> None:
         """Remove the directory with all that is in it."""
@@ -79,15 +85,15 @@ class RamFolder:
             lock.unlink()
         os.close(descriptor)
 
-    def _locked(self, path: Path) -> int | None:
-        """Return the locked file *path*; None if a living router has it."""
+    def _locked(self, path: Path, *, wait: bool = False) -> int | None:
+        """Return the locked file *path*; None if a living router has it, or has removed it."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
         except OSError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except OSError:

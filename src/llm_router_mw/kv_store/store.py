@@ -191,8 +191,10 @@ class KVStore:
         """Save *info* in *place*; return whether there is nothing left to be tried."""
         identity, purges = handle.identity, self._purges
         needless = place.tier.covered_by(identity, info)
+        # In the directory a worker of another router may be reading what would be written over.
+        writer = handle if place is self._ram else None
         path = await place.reserve(
-            identity, info.state_bytes, used_at, needless=needless, writer=handle
+            identity, info.state_bytes, used_at, needless=needless, writer=writer
         )
         if path is None:
             return False
@@ -408,6 +410,10 @@ class KVStore:
             snapshots += len(gone)
             size_bytes += sum(entry.size_bytes for entry in gone)
             await place.discard(gone)
+        for worker in self._offered:
+            # What one has begun to write may be of those that are to go.
+            await self._take_back_spares(worker)
+            await self._give_spare(worker)
         return Purged(snapshots=snapshots, size_bytes=size_bytes)
 
     async def _remove(self, path: str) -> None:

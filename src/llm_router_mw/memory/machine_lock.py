@@ -222,7 +222,8 @@ class Hold:
 
 def _withdraw(reservations: Iterable[tuple[int, Path]]) -> None:
     for descriptor, file in reservations:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # what stays is removed by the first who finds it unlocked
+            file.unlink()
         os.close(descriptor)
 
 

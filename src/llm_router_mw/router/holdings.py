@@ -18,6 +18,9 @@ from llm_router_mw.scheduler import events
 
 logger = logging.getLogger("llm_router_mw.router")
 
+_SHED_SECONDS = 30.0
+"""All loads wait for whoever sheds: one that never ends must not hold them up for ever."""
+
 Shed = Callable[[str, int], Awaitable[None]]
 """Told a pool and a number of bytes: frees as much, or all that it can."""
 
@@ -68,9 +71,10 @@ class Account:
         assert self._shed is not None
         before = sum(self.held.values())
         try:
-            while self._asked:
-                pool, n_bytes = self._asked.popitem()
-                await self._shed(pool, n_bytes)
+            with anyio.fail_after(_SHED_SECONDS):
+                while self._asked:
+                    pool, n_bytes = self._asked.popitem()
+                    await self._shed(pool, n_bytes)
         except Exception:  # a plugin's own failure must not end the router
             logger.exception("%r could not give memory back", self.name)
         finally:

@@ -28,7 +28,7 @@ async def beside(
     Raises:
         PluginLoadError: another's did not start.
     """
-    lives = [_Life(implementation, router) for implementation in lifespans]
+    lives = [_Life(implementation, router, faults) for implementation in lifespans]
     failure: PluginLoadError | None = None
     async with anyio.create_task_group() as tasks:
         for life in lives:
@@ -38,12 +38,12 @@ async def beside(
             if strict or life.implementation.plugin.origin != "installed":
                 failure = life.error
                 break
-            faults.add("lifespan of plugin", life.implementation.plugin.title, life.error)
+            life.tell(life.error)
         if failure is None:
             try:
                 yield
             finally:
-                await _end(lives, faults)
+                await _end(lives)
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -59,24 +59,24 @@ async def _start(life: _Life, tasks: TaskGroup) -> None:
         )
 
 
-async def _end(lives: list[_Life], faults: Faults) -> None:
+async def _end(lives: list[_Life]) -> None:
     """Let all *lives* end by themselves; who has not by then is cancelled."""
     for life in lives:
         life.over.set()
     with anyio.move_on_after(_END_SECONDS, shield=True):
         for life in lives:
             await life.ended.wait()
-    for life in lives:
-        if life.error is not None and life.started:
-            faults.add("lifespan of plugin", life.implementation.plugin.title, life.error)
 
 
 class _Life:
     """One plugin's lifespan."""
 
-    def __init__(self, implementation: Implementation, router: RouterContract) -> None:
+    def __init__(
+        self, implementation: Implementation, router: RouterContract, faults: Faults
+    ) -> None:
         self.implementation = implementation
         self._router = router
+        self._faults = faults
         self.started = False
         self.error: PluginLoadError | None = None
         self.over = anyio.Event()
@@ -96,6 +96,13 @@ class _Life:
             self.ended.set()
             if not self.started:
                 task_status.started()
+            elif self.error is not None:
+                # At once: what runs beside the router may fail long before that ends.
+                self.tell(self.error)
+
+    def tell(self, error: PluginLoadError) -> None:
+        """Note that it failed."""
+        self._faults.add("lifespan of plugin", self.implementation.plugin.title, error)
 
     async def _live(self, task_status: TaskStatus[None]) -> None:
         manager = self.implementation(router=self._router)

@@ -282,7 +282,9 @@ class Router:
         What contexts of loaded models hold is not touched.
         """
         running = self._require_running()
-        path = None if model is None else running.catalog.resolve(model).path
+        path = None
+        if model is not None:
+            path = running.library.file(running.catalog.resolve(model).path)
 
         async def ask() -> Purged:
             purged = [await store.purge(path) for store in self._registry.stores]

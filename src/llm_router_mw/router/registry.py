@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
+
+from msgspec import structs
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadError
@@ -24,6 +27,8 @@ from llm_router_mw.protocols import (
     SnapshotStore,
 )
 from llm_router_mw.router.plugins import Answer, Implementation, Plugin, Plugins
+
+logger = logging.getLogger("llm_router_mw.plugins")
 
 SuppliedT = TypeVar("SuppliedT")
 
@@ -108,14 +113,18 @@ def load_registry(
         PluginLoadError: a hook raised, or supplied something of the wrong shape. An installed
             plugin that does so is left out instead, unless ``strict_plugins`` says otherwise.
         PluginConflictError: two objects of one kind have one name.
+        ConfigError: an option of a plugin is wrong, or with ``strict_plugins`` for none of them.
     """
-    plugins = Plugins(config, given, use_installed=use_installed)
+    told = _Told(config.plugin_options)
+    asking = structs.replace(config, plugin_options=told)
+    plugins = Plugins(asking, given, use_installed=use_installed)
     supplied: list[_Named] = []
     for answer in plugins.answers([*(hook for hook, _ in _OBJECTS.values()), _CHAT_FORMATS]):
         try:
             supplied += _checked(answer)
         except PluginLoadError as error:
             plugins.forgive(answer.plugin, error)
+    _tell_of_unread(told.unread, strict=config.strict_plugins)
     # What has been left out for one of its answers is left out whole.
     used = frozenset(plugins)
     supplied = [each for each in supplied if each.owner in used]
@@ -133,6 +142,36 @@ def load_registry(
         left_out=plugins.left_out,
         names=names,
     )
+
+
+class _Told(dict[str, dict[str, Any]]):
+    """The options of plugins, which know whose have been read."""
+
+    def __init__(self, options: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(options)
+        self.unread = set(options)
+
+    def __getitem__(self, plugin: str) -> dict[str, Any]:
+        self.unread.discard(plugin)
+        return super().__getitem__(plugin)
+
+
+def _tell_of_unread(unread: Iterable[str], *, strict: bool) -> None:
+    """Say whose options nobody has read: a budget for a misspelt plugin limits nobody.
+
+    Raises:
+        ConfigError: there are such, and that must not be.
+    """
+    names = ", ".join(sorted(map(repr, unread)))
+    if not names:
+        return
+    problem = (
+        f"no plugin that is in use reads the plugin_options of {names}; correct the name, or see "
+        "with llm-router-mw plugins what is in use"
+    )
+    if strict:
+        raise ConfigError(problem)
+    logger.warning("%s", problem)
 
 
 def _checked(answer: Answer) -> list[_Named]:

@@ -40,6 +40,8 @@ class Worker:
         """What sleep handlers are given of it, once it has an engine."""
         self.has_context = False
         """Whether there is something that they might want to keep."""
+        self.saving = anyio.Lock()
+        """Held while they keep it."""
         self.stopping = False
         self.exited = anyio.Event()
 
@@ -263,10 +265,11 @@ class Workers:
         await self._handlers.resume(handle)
 
     async def _save(self, worker: Worker, level: Step) -> None:
-        """Let sleep handlers keep what they want, before it is gone."""
-        if worker.handle is not None and worker.has_context:
-            worker.has_context = False
-            await self._handlers.sleep(worker.handle, level)
+        """Return when sleep handlers have kept what they want, before it is gone."""
+        async with worker.saving:
+            if worker.handle is not None and worker.has_context:
+                worker.has_context = False
+                await self._handlers.sleep(worker.handle, level)
 
     async def _stop(self, worker: Worker, engine: EngineInstance) -> None:
         await self._save(worker, "stop")
@@ -275,6 +278,8 @@ class Workers:
     async def _sleep(self, key: InstanceKey, worker: Worker, level: SleepLevel) -> None:
         assert worker.engine is not None
         await self._save(worker, level)
+        if worker.stopping:  # which came meanwhile, and waited for no more than this
+            return
         worker.held = None
         try:
             report = await worker.engine.sleep(level)

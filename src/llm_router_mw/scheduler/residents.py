@@ -432,12 +432,13 @@ class Residents:
     def _arithmetic(self, instance: Instance) -> dict[str, Any]:
         """Return by pool what a load needs, and what there is."""
         pools: dict[str, Any] = {}
+        rooms = self._ledger.rooms()
         for resource, needed in self._ledger.charge_of(instance.key).items():
             reading = self._ledger.reading(resource)
             if reading is not None:
                 pools[resource] = {
                     "needed_bytes": needed,
-                    "left_bytes": self._ledger.room(resource),
+                    "left_bytes": rooms.get(resource, self._ledger.room(resource)),
                     "others_bytes": reading.others_bytes,
                     "margin_bytes": reading.margin_bytes,
                 }

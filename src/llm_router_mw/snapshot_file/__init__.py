@@ -14,7 +14,7 @@ from llm_router_mw.snapshot_file.header import (
     snapshot_bytes,
     snapshot_of,
 )
-from llm_router_mw.snapshot_file.mapping import PART_SUFFIX, part_path
+from llm_router_mw.snapshot_file.mapping import PART_SUFFIX, part_path, provide_memory
 from llm_router_mw.snapshot_file.reader import OpenSnapshot, open_snapshot, read_header
 from llm_router_mw.snapshot_file.writer import SnapshotWriter, write_snapshot
 
@@ -28,6 +28,7 @@ __all__ = [
     "SnapshotWriter",
     "open_snapshot",
     "part_path",
+    "provide_memory",
     "read_header",
     "snapshot_bytes",
     "snapshot_of",

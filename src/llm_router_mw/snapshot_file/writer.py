@@ -80,8 +80,11 @@ class SnapshotWriter:
         self._header = replace(self._header, parts=tuple(sums))
         prologue = encode_header(self._header)
         self._mapping[: len(prologue)] = prologue
+        self._blank(len(prologue))
         self._close()
         try:
+            # Memory may have been provided for more.
+            os.truncate(self._unfinished, self._header.size_bytes)
             os.replace(self._unfinished, self._path)
         except OSError as error:
             self.discard()
@@ -108,6 +111,12 @@ class SnapshotWriter:
     def _sum(self, part: SnapshotPart) -> SnapshotPart:
         with memoryview(self._mapping)[part.offset : part.end] as view:
             return replace(part, checksum=xxh3_64_digest(view))
+
+    def _blank(self, end: int) -> None:
+        """Write zeros between the parts: something of the text may be there whose memory it was."""
+        for part in self._header.parts:
+            self._mapping[end : part.offset] = bytes(part.offset - end)
+            end = part.end
 
     def _close(self) -> None:
         for view in self._views:

@@ -6,7 +6,7 @@ import json
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,14 +16,21 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 import llm_router_mw
+from llm_router_mw.api.connection import ClientDisconnectedError, alongside
 from llm_router_mw.api.keep_alive import FOREVER
-from llm_router_mw.errors import LLMRouterError, ModelNotFoundError, PermissionDeniedError
+from llm_router_mw.errors import (
+    LLMRouterError,
+    ModelNotFoundError,
+    ModelNotLoadedError,
+    PermissionDeniedError,
+)
 from llm_router_mw.protocols import Access, LeaseContract, RouterContract
 from llm_router_mw.types import (
     ContentDelta,
     EmbeddingDelta,
     EmbedTask,
     FinishDelta,
+    InstanceState,
     ModelView,
     Task,
     Usage,
@@ -182,10 +189,20 @@ async def _generation(
 
 async def _without_task(request: Request, body: GenerationBody, content: Content) -> Response:
     if body.keep_alive_seconds == 0:
-        await _router(request).unload(body.model, wait=False)
+        await _release(request, body)
         return JSONResponse(shapes.nothing_done(body.model, content(""), "unload"))
     async with _acquired(request, body):
         return JSONResponse(shapes.nothing_done(body.model, content(""), "load"))
+
+
+async def _release(request: Request, body: GenerationBody) -> None:
+    """Let the model go: at once for a manager, as after any request of theirs for others."""
+    if request.scope["llm_router_manager"]:
+        await _router(request).unload(body.model, wait=False)
+    elif _view(_router(request), body.model).state is InstanceState.LOADED:
+        with suppress(ModelNotLoadedError):  # it has gone by itself meanwhile
+            async with _acquired(request, body, autoload=False):
+                pass
 
 
 async def _lines(
@@ -194,7 +211,8 @@ async def _lines(
     began = time.perf_counter()
     async with _acquired(request, body) as llm:
         load = time.perf_counter() - began
-        stream = llm.stream(task)
+        # However long the client takes to read: others may have the model when it is done.
+        stream = llm.stream(task, release=True)
         try:
             async for delta in stream:
                 if isinstance(delta, ContentDelta):
@@ -228,11 +246,17 @@ async def _ndjson(
 
 
 def _told(handler: Handler) -> Handler:
-    """Answer the errors of *handler* as Ollama's clients read them."""
+    """Answer the errors of *handler* as Ollama's clients read them; give up if one leaves."""
 
     async def answer(request: Request) -> Response:
+        async def left() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            raise ClientDisconnectedError
+
         try:
-            response: Response = await handler(request)
+            await request.body()  # kept by the request: what comes after it is the client's end
+            response: Response = await alongside(left, lambda: handler(request))
         except LLMRouterError as error:
             return JSONResponse({"error": error.message}, error.status)
         return response
@@ -240,15 +264,18 @@ def _told(handler: Handler) -> Handler:
     return answer
 
 
-def _acquired(request: Request, body: ModelBody) -> AbstractAsyncContextManager[LeaseContract]:
+def _acquired(
+    request: Request, body: ModelBody, *, autoload: bool | None = None
+) -> AbstractAsyncContextManager[LeaseContract]:
     keep_alive = body.keep_alive_seconds
     if keep_alive == FOREVER and not request.scope["llm_router_manager"]:
         raise PermissionDeniedError(
             "keep_alive: keeping a model for ever needs an admin key; give a time like '5m'",
             param="keep_alive",
         )
-    owner = _owner(request)
-    return _router(request).acquire(body.model, keep_alive_seconds=keep_alive, owner=owner)
+    return _router(request).acquire(
+        body.model, keep_alive_seconds=keep_alive, autoload=autoload, owner=_owner(request)
+    )
 
 
 def _view(router: RouterContract, name: str) -> ModelView:

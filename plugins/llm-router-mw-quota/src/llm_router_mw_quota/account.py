@@ -35,6 +35,10 @@ ON CONFLICT DO UPDATE SET
     prompt_tokens = prompt_tokens + :prompt,
     completion_tokens = completion_tokens + :completion
 """
+_GIVE_BACK = """
+UPDATE used SET requests = requests - 1
+WHERE day = ? AND owner = ? AND model = ? AND requests > 0
+"""
 
 
 class Entry(Struct, frozen=True):
@@ -79,9 +83,9 @@ class Account:
             self._add(connection, day, owner, model, usage=usage)
 
     def give_back(self, day: str, owner: str, model: str) -> None:
-        """Take back a request that was not served."""
+        """Take back a request that was not served, unless it was forgotten meanwhile."""
         with self._transaction() as connection:
-            self._add(connection, day, owner, model, requests=-1)
+            connection.execute(_GIVE_BACK, (day, owner, model))
 
     def entries(self, since: str = "") -> list[Entry]:
         """Return all entries from day *since* on, the latest day first."""

@@ -18,6 +18,7 @@ from llm_router_mw.cli.estimate_table import print_estimate
 from llm_router_mw.memory.outlook import Outlook
 from llm_router_mw.types import Device
 from tests.support.model_headers import dense_tensors, write_sparse
+from tests.support.sparse_projectors import TOWERS, write_projector
 
 GIB = 1024**3
 CARD = ("--devices", "cuda:2GiB,host:8GiB")
@@ -122,6 +123,31 @@ def test_flags_are_those_of_serve(path: Path) -> None:
     assert split["devices"][1]["expected"]["weights_bytes"] == 0
     pooled = json(path, "--devices", "host:8G", "--pooling", "mean")
     assert pooled["devices"][0]["expected"]["compute_bytes"] > plain["compute_bytes"]
+
+
+def test_a_projector_has_a_line_of_its_own_and_a_part_of_the_devices_row(
+    path: Path, tmp_path: Path
+) -> None:
+    projector = write_projector(tmp_path / "mmproj.gguf", TOWERS["gemma-3-4b"])
+    lines = table(path, *CARD, "--mmproj", projector).splitlines()
+    assert lines[4].startswith("with the projector (gemma3) on cuda:0: weights 0.1 GiB, compute ")
+    plain, both = json(path, *CARD), json(path, *CARD, "-mm", projector)
+    assert plain["projector"] is None
+    found = both["projector"]
+    assert (found["projector"], found["device"]) == ("gemma3", "cuda:0")
+    for part in ("weights_bytes", "compute_bytes"):
+        before, after = (each["devices"][0]["expected"][part] for each in (plain, both))
+        assert after - before == found[part]
+    assert both["devices"][0]["upper_bytes"] > plain["devices"][0]["upper_bytes"]
+    assert both["largest_n_ctx"] < plain["largest_n_ctx"]
+    on_host = json(path, *CARD, "-mm", projector, "--no-mmproj-offload")
+    assert on_host["projector"]["device"] == "host"
+
+
+def test_a_file_that_is_no_projector_is_named(path: Path) -> None:
+    result = run(path, *CARD, "--mmproj", path)
+    assert result.exit_code == 1
+    assert "no multimodal projector" in result.output
 
 
 def test_a_part_of_a_model_stands_for_all_of_it(tmp_path: Path) -> None:

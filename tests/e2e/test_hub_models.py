@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from llm_router_mw.errors import (
 )
 from llm_router_mw.hub import Hub
 from llm_router_mw.hub_reference import parse_reference
+from llm_router_mw.router import running
+from llm_router_mw.router.warmth import Warmth
 from llm_router_mw.types import InstanceState
 from tests.support.answers import chat_body
 from tests.support.fake_hub import FakeHub
@@ -337,3 +340,22 @@ async def test_its_conversations_can_be_purged_by_its_name(hub: FakeHub) -> None
         assert len(router.cached()) == 1
         assert (await router.purge_cache("tiny")).snapshots == 1
         assert router.cached() == ()
+
+
+@pytest.mark.asyncio
+async def test_its_file_is_kept_warm_while_it_sleeps(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Callable[[], Iterable[str]]] = []
+
+    class Watched(Warmth):
+        def __init__(self, sleeping: Callable[[], Iterable[str]], room: Callable[[], int]) -> None:
+            asked.append(sleeping)
+            super().__init__(sleeping, room)
+
+    monkeypatch.setattr(running, "Warmth", Watched)
+    async with real_router(models=MODELS, warm_weights=True) as router:
+        await say(router, "tiny")
+        await router.sleep("tiny")
+        [path] = asked[0]()
+        assert os.path.basename(path) == NAME

@@ -57,7 +57,7 @@ def test_what_is_in_it_is_read_once(tmp_path: Path) -> None:
     told = write(folder.new_path("model A"), sequence(0, 1, 2), "model A")
     os.utime(told.path, (50.0, 50.0))
     assert folder.scan(known=()) == {told.path: (told, 50.0)}
-    assert folder.scan(known=[told.path]) == {told.path: None}
+    assert folder.scan(known=[told.path]) == {told.path: (None, 50.0)}
 
 
 def test_what_is_no_good_is_removed_with_a_warning(

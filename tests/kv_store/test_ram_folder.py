@@ -38,6 +38,20 @@ def test_living_routers_leave_each_other_alone(tmp_path: Path) -> None:
     two.close()
 
 
+def test_a_process_that_is_forked_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RamFolder(tmp_path)
+    folder.open()
+    (folder.folder.path / "x.kv").touch()
+    before = folder.folder.path
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert folder.folder.path != before
+    # What it has inherited is not its own.
+    folder.close()
+    assert (before / "x.kv").exists()
+
+
 def test_leftovers_of_a_router_that_was_killed_are_removed(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,22 @@ async def test_use_is_remembered_over_a_restart(tmp_path: Path, folder: Path) ->
         assert [each.used_at for each in store.snapshots()] == [clock.now]
 
 
+async def test_what_another_router_uses_is_not_forgotten(tmp_path: Path, folder: Path) -> None:
+    clock = Clock()
+    options: dict[str, Any] = {"cache_ram": 0, "kv_cache_ttl_seconds": 100}
+    async with running(tmp_path, clock, kv_cache_dir=folder, **options) as one:
+        for info in (sequence(0, 1, 2, ago=10.0), sequence(0, 3, 4, ago=10.0)):
+            await slept(one, FakeHandle(held=[info]))
+        await settled(one)
+        first, _second = sorted(all_files(folder))
+        clock.now += 80
+        os.utime(first, (clock.now - 20, clock.now - 20))
+        clock.now += 50
+        await one.sweep()
+        assert [each.used_at for each in one.snapshots()] == [clock.now - 70]
+        assert all_files(folder) == [first]
+
+
 async def test_a_time_to_come_is_not_believed(tmp_path: Path, folder: Path) -> None:
     make(folder)
     told = write(new(folder), sequence(0, 1))
@@ -158,6 +175,9 @@ async def test_a_time_to_come_is_not_believed(tmp_path: Path, folder: Path) -> N
     clock = Clock()
     async with running(tmp_path, clock, kv_cache_dir=folder) as store:
         assert [each.used_at for each in store.snapshots()] == [clock.now]
+        clock.now += 100
+        await store.sweep()
+        assert [each.used_at for each in store.snapshots()] == [clock.now - 100]
 
 
 async def test_corrupted_cut_and_strange_files_are_ignored(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from llm_router_mw.errors import ModelFileError
 from llm_router_mw.memory.state_identity import _NO_MATTER, state_identity
 from llm_router_mw.types import LoadOptions, LoraAdapter, Model, Placement
+from tests.support.model_headers import write_sparse
 from tests.support.snapshots import snapshot
 
 HOST = Placement(n_ctx=4096)
@@ -39,6 +40,7 @@ def identity(model: Model, placement: Placement | None = HOST, **options: Any) -
         {"n_threads": 2},
         {"chat_template": "{{ messages }}"},
         {"use_mmap": False},
+        {"touch_context": True},
     ],
 )
 def test_what_leaves_a_state_as_it_is_does_not_count(model: Model, options: Any) -> None:
@@ -58,6 +60,27 @@ def test_what_leaves_a_state_as_it_is_does_not_count(model: Model, options: Any)
 )
 def test_what_changes_a_state_counts(model: Model, options: Any) -> None:
     assert identity(model, **options) != identity(model)
+
+
+LONG = {"context_length": 131072, "rope.scaling.original_context_length": 4096}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "differ"), [(LONG, True), ({"context_length": 4096}, True), ({}, False)], ids=str
+)
+def test_contexts_count_where_positions_are_stretched(
+    tmp_path: Path, metadata: dict[str, int], differ: bool
+) -> None:
+    path = write_sparse(tmp_path / "model.gguf", "phi3", metadata, base={})
+    model = Model(id="m", path=str(path), source="test")
+    short, long = (identity(model, Placement(n_ctx=each)) for each in (4096, 4097))
+    assert (short != long) == differ
+    assert identity(model, Placement(n_ctx=1024)) == short
+    assert identity(model, Placement(n_ctx=8192)) == long
+    assert identity(model, None, n_ctx=4096) == short
+    split: dict[str, Any] = {"kv_unified": False, "n_parallel": 2}
+    apart, stretched = (identity(model, Placement(n_ctx=n), **split) for n in (8192, 16384))
+    assert (apart != stretched) == differ
 
 
 def test_the_number_of_separate_streams_counts(model: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from llm_router_mw.errors import (
     ModelNotFoundError,
     ModelNotLoadedError,
     ModelUnloadedError,
+    QueueTimeoutError,
     RouterNotRunningError,
     WorkerDiedError,
 )
@@ -30,7 +32,7 @@ from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Candidate, EvictionPolicy, LeaseContract, Observer, Shortfall
 from llm_router_mw.router import Lease, Router
 from llm_router_mw.router.conductor import Conductor
-from llm_router_mw.testing import FakePlugin
+from llm_router_mw.testing import FakePlugin, make_router
 from llm_router_mw.types import (
     ChatTask,
     Delta,
@@ -790,3 +792,26 @@ async def test_a_custom_policy_chooses_the_victim(plugin: FakePlugin) -> None:
             leases[-1].release()
         assert state(router, "a") is InstanceState.LOADED
         assert state(router, "b") is InstanceState.UNLOADED
+
+
+async def test_who_asks_waits_no_longer_than_he_said_for_what_is_not_known_yet(
+    tmp_path: Path,
+) -> None:
+    never = threading.Event()
+
+    class Slow:
+        name = "slow"
+
+        def estimate(self, *about: Any) -> None:
+            never.wait(5)
+
+        @hookimpl
+        def llm_router_register_estimators(self) -> list[Any]:
+            return [self]
+
+    async with make_router(tmp_path, Slow()) as router:
+        try:
+            with pytest.raises(QueueTimeoutError, match="within 0.05 s"):
+                await router.lease("a", Wish(timeout_seconds=0.05))
+        finally:
+            never.set()

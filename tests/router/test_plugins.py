@@ -179,6 +179,22 @@ def test_a_broken_installed_plugin_is_named_and_left_out(
     assert [plugin.name for plugin in plugins if plugin.origin == "installed"] == ["sound"]
 
 
+class BrokenGuard:
+    @hookimpl
+    def llm_router_register_request_guards(self, config: RouterConfig) -> list[Any]:
+        return []  # pragma: no cover
+
+    @hookimpl
+    def llm_router_register_chat_formats(self, config: RouterConfig) -> dict[str, str]:
+        raise KeyError("my bug")
+
+
+def test_one_that_guards_requests_is_not_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, entry_point("guard", BrokenGuard()))
+    with pytest.raises(PluginLoadError, match="my bug"):
+        answers()
+
+
 @pytest.mark.parametrize("plugin", [ImportError("gone"), Misspelt(), Raising()])
 def test_a_strict_router_does_not_start_with_a_broken_plugin(
     plugin: object, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 
 class _Parameters(ctypes.Structure):
@@ -46,6 +50,23 @@ class _Node(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_size_t) for name in ("color", "parent", "left", "right", "device", "bytes")
     ]
+
+
+def ask(questions: Sequence[tuple[Path, bool]]) -> list[tuple[int, int]]:
+    """Return the bytes of weights and of scratch memory of projectors.
+
+    Each comes with whether flash attention is used. A process of its own answers.
+    """
+    arguments = [str(each) for path, flash in questions for each in (path, int(flash))]
+    answer = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+    )
+    assert answer.returncode == 0, answer.stderr.decode()[-2000:]
+    return [(weights, total - weights) for weights, total in json.loads(answer.stdout)]
 
 
 def main() -> None:

@@ -41,9 +41,10 @@ class Tower:
         """Patches in a row of a square image."""
         return self.image_size // self.patch_size
 
-    def with_size(self, **fields: int) -> Tower:
+    def sized(self, **fields: int) -> Tower:
         """Return one like it of another size."""
-        return replace(self, **fields)
+        # A mapping of numbers is no argument that the fields' types allow.
+        return replace(self, **fields)  # type: ignore[arg-type]
 
 
 def write_projector(path: Path, tower: Tower) -> Path:
@@ -290,6 +291,35 @@ def _internvl(tower: Tower) -> Plan:
     return plan
 
 
+def with_sound(tower: Tower) -> Tower:
+    """Return *tower* with an encoder of sound beside it, as Qwen2.5-Omni has one."""
+    sound = replace(tower, n_embd=320, n_ff=1280, n_head=5, n_layer=3)
+    n_embd, n_mel = sound.n_embd, 80
+    plan: Plan = {
+        **layers(sound, prefix="a"),
+        **_norm("a.post_ln", n_embd),
+        "a.position_embd.weight": ("f32", (n_embd, 1500)),
+        "a.conv1d.1.weight": ("f16", (3, n_mel, n_embd)),
+        "a.conv1d.1.bias": ("f32", (1, n_embd)),
+        "a.conv1d.2.weight": ("f16", (3, n_embd, n_embd)),
+        "a.conv1d.2.bias": ("f32", (1, n_embd)),
+        **_linear("mm.a.fc", tower.kind, (n_embd, tower.projection_dim)),
+    }
+    metadata: dict[str, Item] = {
+        "has_audio_encoder": True,
+        "audio.embedding_length": n_embd,
+        "audio.feed_forward_length": sound.n_ff,
+        "audio.attention.head_count": sound.n_head,
+        "audio.attention.layer_norm_epsilon": 1e-5,
+        "audio.block_count": sound.n_layer,
+        "audio.projection_dim": tower.projection_dim,
+        "audio.num_mel_bins": n_mel,
+    }
+    # Keys have no bias in such encoders.
+    more = {name: each for name, each in plan.items() if not name.endswith("attn_k.bias")}
+    return replace(tower, metadata={**tower.metadata, **metadata}, more={**tower.more, **more})
+
+
 _TENSORS = {
     "mlp": _mlp,
     "ldp": _ldp,
@@ -300,6 +330,7 @@ _TENSORS = {
     "resampler": _resampler,
     "qwen2vl_merger": _qwen2vl,
     "qwen2.5vl_merger": _qwen25vl,
+    "qwen2.5o": _qwen25vl,
     "qwen3vl_merger": _qwen3vl,
     "pixtral": _pixtral,
     "internvl": _internvl,
@@ -318,11 +349,22 @@ TOWERS: dict[str, Tower] = {
         "lfm2", 1152, 4304, 16, 4, 256, 16, 2048, metadata={"vision.projector.scale_factor": 2}
     ),
     "minicpm-v-2.6": Tower(
-        "resampler", 1152, 4304, 16, 4, 448, 14, 3584, metadata={"minicpmv_version": scalar(ValueType.INT32, 3)}
+        "resampler",
+        1152,
+        4304,
+        16,
+        4,
+        448,
+        14,
+        3584,
+        metadata={"minicpmv_version": scalar(ValueType.INT32, 3)},
     ),
     "qwen2-vl": Tower("qwen2vl_merger", 1280, 5120, 16, 4, 560, 14, 3584),
     "qwen2.5-vl": Tower(
         "qwen2.5vl_merger", 1280, 3424, 16, 4, 560, 14, 3584, metadata={"vision.n_wa_pattern": 2}
+    ),
+    "qwen2.5-omni": with_sound(
+        Tower("qwen2.5o", 1280, 3424, 16, 4, 560, 14, 3584, metadata={"vision.n_wa_pattern": 2})
     ),
     "qwen3-vl": Tower("qwen3vl_merger", 1152, 4304, 16, 4, 768, 16, 4096),
     "pixtral": Tower(

@@ -128,11 +128,11 @@ async def test_times_follow_each_other(make_llm_router: MakeRouter, spans: Spans
         await ask(router)
         request = await spans.reach("request")
     queue, serve = spans.one("queue"), spans.one("serve")
-    times = (request.start_time, queue.start_time, queue.end_time, serve.start_time)
-    assert times[0] == times[1]
-    assert times[2] == times[3]
+    assert request.start_time == queue.start_time
+    assert queue.end_time == serve.start_time
     assert serve.end_time == request.end_time
-    assert request.start_time < queue.end_time < request.end_time  # type: ignore[operator]
+    times = [queue.start_time or 0, queue.end_time or 0, serve.end_time or 0]
+    assert times == sorted(set(times))
 
 
 async def test_a_request_belongs_to_the_span_it_comes_from(
@@ -352,7 +352,11 @@ async def test_models_that_share_an_instance_share_its_spans(
     tmp_path: Path, spans: Spans, name: str
 ) -> None:
     fake = FakePlugin(tmp_path, ("a",), {"twin": "a"})
-    options = {"engine": "fake", "models_memory_margin": 0, "observations_dir": str(tmp_path)}
+    options: dict[str, Any] = {
+        "engine": "fake",
+        "models_memory_margin": 0,
+        "observations_dir": str(tmp_path),
+    }
     async with Router(plugins=[fake], **options) as router:
         await ask(router, name)
         await spans.reach("request")

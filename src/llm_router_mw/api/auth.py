@@ -46,13 +46,14 @@ def may_manage(scope: Scope, settings: APISettings) -> bool:
 def cache_namespace(scope: Scope, settings: APISettings) -> str:
     """Return a name for those whose prompts may share computed tokens: the users of one key.
 
+    Empty where there are no keys, and for who comes with none to a path that is open to all.
     Whoever could share them with others could find out, by the time it takes, what they asked.
     """
     if not settings.api_keys:
         return ""
     # Of a key that is right: who sends a wrong one beside it must not become somebody else by that.
     held = _held_keys(scope, settings.api_keys + settings.admin_keys)
-    return sha256("".join(held[:1]).encode()).hexdigest()
+    return sha256(held[0].encode()).hexdigest() if held else ""
 
 
 def _holds_key(scope: Scope, keys: Sequence[str]) -> bool:

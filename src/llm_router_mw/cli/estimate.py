@@ -47,6 +47,19 @@ from llm_router_mw.units import MIB
     help="A model that drafts for it in the same process, as llama-server can.",
 )
 @click.option(
+    "-mm",
+    "--mmproj",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="A projector of images or sound in the same process, as llama-server can.",
+)
+@click.option(
+    "--mmproj-offload/--no-mmproj-offload",
+    default=True,
+    show_default=True,
+    help="Put the projector on the first GPU.",
+)
+@click.option(
     "--devices",
     metavar="KIND:SIZE,…",
     default=None,
@@ -70,6 +83,8 @@ def estimate(
     offline: bool,
     pooling: Pooling | None,
     draft: str | None,
+    mmproj: str | None,
+    mmproj_offload: bool,
     devices: str | None,
     margin_mib: int,
     as_json: bool,
@@ -85,7 +100,15 @@ def estimate(
         with TemporaryDirectory(prefix="llm-router-mw-") as folder:
             model = _model(name, hf_file, hub, Path(folder), options)
             found = _own_devices() if devices is None else parse_devices(devices)
-            outlook = look_ahead(model, _placement(model, found), found, margin_mib * MIB, draft)
+            outlook = look_ahead(
+                model,
+                _placement(model, found),
+                found,
+                margin_mib * MIB,
+                draft,
+                mmproj,
+                mmproj_offload=mmproj_offload,
+            )
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
     if as_json:

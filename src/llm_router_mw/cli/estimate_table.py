@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_router_mw.cli.sizes import size_text
-from llm_router_mw.memory.outlook import DeviceOutlook, Outlook
+from llm_router_mw.memory.outlook import DeviceOutlook, Outlook, ProjectorOutlook
 
 _BAR_WIDTH = 24
 _WIDTH, _NARROW_WIDTH = 124, 96
@@ -35,6 +35,8 @@ def print_estimate(outlook: Outlook, title: str, file: TextIO) -> None:
         markup=False,
     )
     console.print(_table(outlook, with_bars=not narrow))
+    if outlook.projector is not None:
+        console.print(_projector(outlook.projector), markup=False)
     console.print(_longest(outlook), markup=False)
     if outlook.confidence == "low":
         for note in outlook.notes:
@@ -81,6 +83,15 @@ def _verdict(device: DeviceOutlook) -> Text:
     if device.free_after_bytes < 0:
         return Text(f"does not fit: {size_text(-device.free_after_bytes)} short", style="bold red")
     return Text(size_text(device.free_after_bytes), style="green")
+
+
+def _projector(projector: ProjectorOutlook) -> str:
+    return (
+        f"with the projector ({projector.projector}) on {projector.device}: "
+        f"weights {size_text(projector.weights_bytes)}, "
+        f"compute {size_text(projector.compute_bytes)}, "
+        f"at most {size_text(projector.upper_bytes)}"
+    )
 
 
 def _longest(outlook: Outlook) -> str:

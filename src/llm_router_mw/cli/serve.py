@@ -112,6 +112,12 @@ logger = logging.getLogger("llm_router_mw.cli")
     help="Seconds after which everything has stopped, once asked to.",
 )
 @click.option(
+    "--engine",
+    default="process",
+    show_default=True,
+    help="What models run in: a worker process of ours, or what a plugin names.",
+)
+@click.option(
     "--plugin",
     "plugins",
     multiple=True,

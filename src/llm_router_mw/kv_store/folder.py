@@ -57,22 +57,22 @@ class Folder:
         about = sha256(identity.encode()).hexdigest()[:12]
         return str(self.path / f"{about}-{secrets.token_hex(8)}{SUFFIX}")
 
-    def scan(self, known: Iterable[str]) -> dict[str, tuple[Snapshot, float] | None]:
+    def scan(self, known: Iterable[str]) -> dict[str, tuple[Snapshot | None, float]]:
         """Return what is in the directory: snapshots by path, and when they were last used.
 
-        Of those *known*, None in their place. What is no good is removed, with a warning.
+        Those *known* are not read again: None. What is no good is removed, with a warning.
         """
         known = set(known)
-        found: dict[str, tuple[Snapshot, float] | None] = {}
+        found: dict[str, tuple[Snapshot | None, float]] = {}
         for path in self._files():
             if path.suffix == PART_SUFFIX:
                 self._remove_stale(path)
-            elif str(path) in known:
-                found[str(path)] = None
-            else:
-                with suppress(OSError):  # gone meanwhile: another router uses the directory too
-                    if (read := _read(path)) is not None:
-                        found[str(path)] = read
+                continue
+            with suppress(OSError):  # gone meanwhile: another router uses the directory too
+                if str(path) in known:
+                    found[str(path)] = None, path.stat().st_mtime
+                elif (read := _read(path)) is not None:
+                    found[str(path)] = read
         return found
 
     def _files(self) -> list[Path]:

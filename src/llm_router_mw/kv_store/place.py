@@ -130,15 +130,18 @@ class Place:
 
     async def scan(self) -> None:
         """Take in what others have put into the directory, and forget what they have removed."""
-        known = [entry.path for entry in self.tier]
-        found = await anyio.to_thread.run_sync(self.folder.scan, known)
+        before = [entry.path for entry in self.tier]
+        found = await anyio.to_thread.run_sync(self.folder.scan, before)
         for entry in list(self.tier):
-            if entry.path in known and entry.path not in found:
+            if entry.path in before and entry.path not in found:
                 self._forget([entry])
-        for read in found.values():
-            if read is not None and self.tier.get(read[0].path) is None:
-                snapshot, used_at = read
-                self.tier.add(Entry(snapshot, min(used_at, self._clock())))
+        for path, (snapshot, used_at) in found.items():
+            known, now = self.tier.get(path), self._clock()
+            if known is not None:
+                # Another router may have gone on with it. A time to come says nothing.
+                known.used_at = max(known.used_at, used_at if used_at <= now else 0.0)
+            elif snapshot is not None:
+                self.tier.add(Entry(snapshot, min(used_at, now)))
         await self.shrink()
 
     async def shrink(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,8 @@ SHARED_MEMORY = "/dev/shm"
 _LOCK_SUFFIX = ".lock"
 _ATTEMPTS = 10
 """To lock a new file: others who begin as well may take it for a leftover, and remove it."""
+_PAUSE_SECONDS = 0.01
+"""Between two of them."""
 
 
 class RamFolder:
@@ -35,10 +38,19 @@ class RamFolder:
     def __init__(self, root: str | Path | None = None) -> None:
         self._root = Path(root or SHARED_MEMORY)
         self._lock: int | None = None
-        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._token = secrets.token_hex(4)
         user = os.geteuid() if hasattr(os, "geteuid") else 0
         self._ours = self._root / f"llm-router-mw-{user}"
-        self.folder = Folder(self._ours / self._name)
+
+    @property
+    def folder(self) -> Folder:
+        """The directory; a process that is forked has one of its own."""
+        return Folder(self._ours / f"{os.getpid()}-{self._token}")
+
+    @property
+    def _lock_path(self) -> Path:
+        path = self.folder.path
+        return path.with_name(path.name + _LOCK_SUFFIX)
 
     def open(self) -> None:
         """Make the directory, and remove those of routers that are gone.
@@ -51,11 +63,7 @@ class RamFolder:
         Folder(self._ours).prepare()
         for lock in sorted(self._ours.glob(f"*{_LOCK_SUFFIX}")):
             self._clean(lock)
-        lock = self._ours / f"{self._name}{_LOCK_SUFFIX}"
-        attempts = (self._locked(lock, wait=True) for _ in range(_ATTEMPTS))
-        self._lock = next((each for each in attempts if each is not None), None)
-        if self._lock is None:
-            raise SnapshotError(f"{self._ours} could not be locked")
+        self._lock = self._own_lock()
         self.folder.prepare()
 
     @property
@@ -71,8 +79,15 @@ class RamFolder:
     def close(self) -> None:
         """Remove the directory with all that is in it."""
         if self._lock is not None:
-            self._remove(self._ours / f"{self._name}{_LOCK_SUFFIX}", self._lock)
+            self._remove(self._lock_path, self._lock)
             self._lock = None
+
+    def _own_lock(self) -> int:
+        for _ in range(_ATTEMPTS):
+            if (descriptor := self._locked(self._lock_path)) is not None:
+                return descriptor
+            time.sleep(_PAUSE_SECONDS)
+        raise SnapshotError(f"{self._ours} could not be locked")
 
     def _clean(self, lock: Path) -> None:
         descriptor = self._locked(lock)
@@ -85,7 +100,7 @@ class RamFolder:
             lock.unlink()
         os.close(descriptor)
 
-    def _locked(self, path: Path, *, wait: bool = False) -> int | None:
+    def _locked(self, path: Path) -> int | None:
         """Return the locked file *path*; None if a living router has it, or has removed it."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -93,7 +108,7 @@ class RamFolder:
         except OSError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except OSError:

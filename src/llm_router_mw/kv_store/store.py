@@ -219,6 +219,7 @@ class KVStore:
 
     async def _keep(self, place: Place, entry: Entry) -> None:
         place.keep(entry)
+        self._used(entry, entry.used_at)
         identity = entry.snapshot.identity
         await place.discard(place.tier.covered_by(identity, entry.snapshot))
         if place is self._ram and self._disk is not None:

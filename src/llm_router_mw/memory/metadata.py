@@ -40,7 +40,7 @@ SCRATCH_RESERVE = 1.02
 _UNKNOWN_RESERVE = 1.25
 """On top of everything of an unknown architecture."""
 _UNKNOWN_RESERVE_BYTES = 256 * MIB
-_CUDA_HEADS = frozenset({40, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576})
+CUDA_HEADS = frozenset({40, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576})
 """Sizes of heads that CUDA has flash attention for."""
 
 
@@ -156,7 +156,7 @@ def _flash_attention(
     """Return False where flash attention is known not to work, None where it should."""
     kinds = {device.kind for device in devices if device.id in layers.gpus}
     heads = {head for head, has_kv in zip(shape.head_k, shape.has_kv, strict=True) if has_kv}
-    if kinds & {"cuda", "rocm"} and heads - _CUDA_HEADS:
+    if kinds & {"cuda", "rocm"} and heads - CUDA_HEADS:
         return False
     if options.flash_attn != "auto":
         return None

@@ -10,6 +10,7 @@ from llm_router_mw.memory.draft import WithDraft
 from llm_router_mw.memory.fit import largest_context
 from llm_router_mw.memory.metadata import MetadataEstimator
 from llm_router_mw.memory.pools import by_pool
+from llm_router_mw.memory.projector import Projector, WithProjector
 from llm_router_mw.memory.resolved_context import resolve_context
 from llm_router_mw.types import Confidence, Cost, Device, DeviceKind, Model, Placement
 
@@ -30,6 +31,20 @@ class DeviceOutlook(Struct, frozen=True, kw_only=True):
     """What is left beside the margin if the most is taken; below 0 is what is short."""
 
 
+class ProjectorOutlook(Struct, frozen=True, kw_only=True):
+    """What a multimodal projector takes; that is part of what its device's row says."""
+
+    projector: str
+    """What llama.cpp calls its kind."""
+    device: str
+    weights_bytes: int
+    compute_bytes: int
+    """For the image that llama.cpp tries at the start."""
+    upper_bytes: int
+    """At most, for the largest image."""
+    confidence: Confidence
+
+
 class Outlook(Struct, frozen=True, kw_only=True):
     """What a model takes of a machine."""
 
@@ -47,6 +62,7 @@ class Outlook(Struct, frozen=True, kw_only=True):
     largest_n_ctx_quantised: int
     """The same with a cache of ``q8_0``; 0 also where that changes nothing."""
     notes: tuple[str, ...]
+    projector: ProjectorOutlook | None = None
 
 
 def look_ahead(
@@ -55,15 +71,23 @@ def look_ahead(
     devices: Sequence[Device],
     margin_bytes: int,
     draft: str | None = None,
+    mmproj: str | None = None,
+    *,
+    mmproj_offload: bool = True,
 ) -> Outlook:
     """Return how *model* fits onto *devices* where *margin_bytes* of each must stay free.
 
-    It comes with the model in the file *draft*, if there is one.
+    It comes with the model in the file *draft* and the multimodal projector in *mmproj*, if there
+    are any. The projector goes to the first GPU, unless *mmproj_offload* is off.
 
     Raises:
-        ModelFileError: its file is missing or is no language model.
+        ModelFileError: a file is missing, or is none of its kind.
     """
     estimator = MetadataEstimator() if draft is None else WithDraft(draft)
+    beside: Projector | None = None
+    if mmproj is not None:
+        estimator = WithProjector(estimator, mmproj, is_offloaded=mmproj_offload)
+        beside = estimator.projector(placement, devices)
     shape = estimator.files.read(model).shape
     found = estimator.estimate(model, placement, devices)
     needed = by_pool(found.upper, devices)
@@ -103,4 +127,16 @@ def look_ahead(
             largest_context(quantised, placement, devices, room, estimator) if shorter else 0
         ),
         notes=found.notes,
+        projector=None if beside is None else _projector_outlook(beside),
+    )
+
+
+def _projector_outlook(projector: Projector) -> ProjectorOutlook:
+    return ProjectorOutlook(
+        projector=projector.name,
+        device=projector.device,
+        weights_bytes=projector.weights_bytes,
+        compute_bytes=projector.compute_bytes,
+        upper_bytes=projector.upper_bytes,
+        confidence=projector.confidence,
     )

@@ -225,21 +225,20 @@ class Conductor:
             and (instance.has_worker or instance.is_missing == self._is_missing(key.path))
         ):
             return
-        being_priced = self._being_priced.get(key)
-        if being_priced is not None:
-            await being_priced.wait()
-            return
-        done = self._being_priced[key] = anyio.Event()
+        done = self._being_priced.get(key)
+        if done is None:
+            done = self._being_priced[key] = anyio.Event()
+            # Not in the task of who asks first: he may leave, and others wait for it too.
+            self._tasks.start_soon(self._price_first, key, done)
+        await done.wait()
+
+    async def _price_first(self, key: InstanceKey, done: anyio.Event) -> None:
         try:
             await self._price(key)
         finally:
             # If this was cut off, the scheduler asks by itself.
             del self._being_priced[key]
             done.set()
-
-    def outdate_price(self, key: InstanceKey) -> None:
-        """Note that more is known now of what *key* needs: it is priced again when it is wanted."""
-        self._outdated.add(key)
 
     async def _price(self, key: InstanceKey) -> None:
         self._outdated.discard(key)

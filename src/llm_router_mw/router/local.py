@@ -12,7 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from llm_router_mw.config import RouterConfig, parse_config
-from llm_router_mw.errors import ConfigError, RouterNotRunningError
+from llm_router_mw.errors import ConfigError, QueueTimeoutError, RouterNotRunningError
 from llm_router_mw.protocols import Clock, LeaseContract, OnQueued, RouteGroup
 from llm_router_mw.router.bridge import BridgedEvents, BridgedLease
 from llm_router_mw.router.hub import EventHub, Subscription
@@ -202,7 +202,15 @@ class Router:
     async def _granted(
         self, running: Running, models: Sequence[Model], wish: Wish, on_queued: OnQueued | None
     ) -> tuple[Lease, ...]:
-        await self._check(running, models)
+        patience = self.config.queue_timeout_seconds
+        if wish.timeout_seconds is not None:
+            patience = min(patience, wish.timeout_seconds)
+        with anyio.move_on_after(patience) as bound:
+            await self._check(running, models)
+        if bound.cancelled_caught:
+            raise QueueTimeoutError(
+                f"it was not known within {patience:g} s what {models[0].id!r} needs; ask again"
+            )
         return await running.conductor.request(models, wish, hold=True, on_queued=on_queued)
 
     async def _usable(self, running: Running, names: Iterable[str]) -> list[Model]:

@@ -156,9 +156,11 @@ class Plugins:
         """Leave *plugin* out because of *error*.
 
         Raises:
-            PluginLoadError: *error*, where *plugin* is no installed one, or must not be broken.
+            PluginLoadError: *error*, where *plugin* is no installed one, or must not be broken: one
+                that guards requests would leave them unguarded.
         """
-        if plugin.origin != "installed" or self._config.strict_plugins:
+        guards = hookspecs.llm_router_register_request_guards.__name__ in plugin.hooks
+        if plugin.origin != "installed" or guards or self._config.strict_plugins:
             raise error
         self.left_out[plugin.title] = str(error)
         self._plugins.pop(plugin.name, None)

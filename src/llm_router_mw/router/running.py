@@ -254,8 +254,11 @@ async def start(
     if config.warm_weights:
 
         def sleeping() -> list[str]:
-            asleep = (each for each in scheduler.instances() if each.level == "full")
-            return [each.key.path for each in asleep if each.state is InstanceState.SLEEPING]
+            return [
+                library.file(each.key.path)
+                for each in scheduler.instances()
+                if each.level == "full" and each.state is InstanceState.SLEEPING
+            ]
 
         tasks.start_soon(Warmth(sleeping, lambda: scheduler.ledger.room(HOST)).run)
     habits = NextModel() if config.prefetch else None

@@ -18,6 +18,7 @@ from llm_router_mw.testing.devices import FakeDevices
 from llm_router_mw.testing.engine import FakeEngine, FakeInstance, FakeStream
 from llm_router_mw.testing.gguf import GGUFFile, Tensor, small_model, write_gguf
 from llm_router_mw.testing.router import FakePlugin, FakeSource, make_router
+from llm_router_mw.testing.sleep_conformance import check_sleep_handler
 
 __all__ = [
     "FakeDevices",
@@ -36,6 +37,7 @@ __all__ = [
     "check_eviction_policy",
     "check_model_source",
     "check_placement_policy",
+    "check_sleep_handler",
     "make_router",
     "small_model",
     "write_gguf",

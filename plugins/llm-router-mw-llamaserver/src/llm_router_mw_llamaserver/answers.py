@@ -6,7 +6,7 @@ import json
 import math
 import struct
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from llm_router_mw.errors import (
@@ -45,18 +45,16 @@ class Completion:
         self.usage = Usage()
         """What it has used so far."""
 
-    async def deltas(self, lines: AsyncIterator[str]) -> AsyncIterator[Delta]:
-        """Yield what *lines* say, the finish last.
+    def read(self, line: str) -> Iterator[Delta]:
+        """Yield what *line* says, the finish last of all.
 
         Raises:
-            LLMRouterError: they tell of an error.
+            LLMRouterError: it tells of an error.
+            ValueError, KeyError, TypeError: it cannot be understood.
         """
-        async for line in lines:
-            if line.startswith(_PREFIX):  # else it is a sign of life
-                for delta in self._read(json.loads(line[len(_PREFIX) :])):
-                    yield delta
-
-    def _read(self, event: dict[str, Any]) -> Iterator[Delta]:
+        if not line.startswith(_PREFIX):
+            return  # a sign of life, or an empty line
+        event = json.loads(line[len(_PREFIX) :])
         if "error" in event:
             raise error_of(event)
         timings = event.get("timings", {})
@@ -91,7 +89,9 @@ def embeddings(answer: dict[str, Any], dimensions: int | None) -> Iterator[Delta
     """Yield the vectors of ``POST /v1/embeddings``, each cut to *dimensions*, and the finish."""
     for item in answer["data"]:
         vector = b64decode(item["embedding"])
-        yield EmbeddingDelta(item["index"], vector if dimensions is None else _cut(vector, dimensions))
+        yield EmbeddingDelta(
+            item["index"], vector if dimensions is None else _cut(vector, dimensions)
+        )
     yield _finish(answer)
 
 

@@ -14,7 +14,7 @@ from llm_router_mw.worker.visible import visibility
 
 _ALL_LAYERS = 9999
 """More than any model has; every version of llama-server understands a number."""
-_LOAD_MODES = {(False, False): "none", (False, True): "mlock", (True, True): "mlock"}
+_LOAD_MODES = {(False, False): "none", (False, True): "mlock", (True, True): "mmap+mlock"}
 """By whether the file is mapped, and whether it is locked; mapped alone is the default."""
 _FIXED = ("--host", "127.0.0.1", "--no-webui", "--no-slots", "--offline", "--fit", "off")
 # What it would keep on the host beside the context is charged to nobody.
@@ -75,16 +75,14 @@ def _context(order: Load) -> list[str]:
     return told + [flag for flag, is_set in flags.items() if is_set]
 
 
-def _devices(
-    options: LoadOptions, placement: Placement | None, extra: Sequence[str]
-) -> list[str]:
-    if placement is not None and placement.devices and not visibility(placement):
-        if not {"--device", "-dev"} & set(extra):
-            raise NotSupportedError(
-                "llama-server cannot be told to use these devices by their addresses: name them "
-                "with the option 'args' of plugin_options 'llama-server' (--device), or set "
-                "n_gpu_layers to 0"
-            )
+def _devices(options: LoadOptions, placement: Placement | None, extra: Sequence[str]) -> list[str]:
+    is_unnamed = placement is not None and placement.devices and not visibility(placement)
+    if is_unnamed and not {"--device", "-dev"} & set(extra):
+        raise NotSupportedError(
+            "llama-server cannot be told to use these devices by their addresses: name them with "
+            "the option 'args' of plugin_options 'llama-server' (--device), or set n_gpu_layers "
+            "to 0"
+        )
     where = options if placement is None else placement
     layers = _ALL_LAYERS if where.n_gpu_layers < 0 else where.n_gpu_layers
     told = ["--n-gpu-layers", str(layers), "--split-mode", where.split_mode]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
@@ -131,22 +132,34 @@ class LlamaServerInstance:
         )
         environ = {**visibility(order.placement), **order.environ}
         began = anyio.current_time()
-        for last in (False,) * (_TRIES - 1) + (True,):
-            server = await self._spawn(binary, told, environ)
-            try:
-                await server.ready(self._config.load_stall_seconds)
-                info = await _info(server, order, anyio.current_time() - began)
-                break
-            except PortTakenError:
-                if last or self._phase == "ending":
-                    raise
-            except httpx.HTTPError as error:
-                raise ModelLoadError(f"llama-server does not tell of its model: {error}") from error
+        server = await self._started(binary, told, environ)
+        try:
+            meta = (await server.ask("/v1/models"))["data"][0]["meta"]
+            info = _info(meta, order, anyio.current_time() - began)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            server.kill()
+            raise ModelLoadError(f"llama-server does not tell of its model: {error!r}") from error
         if self._phase == "ending" or server.gone.is_set():
             raise self._died()
         self._phase = "serving"
         progress(1.0)
         return info
+
+    async def _started(self, binary: str, told: list[str], environ: dict[str, str]) -> Server:
+        """Return a server that has loaded the model."""
+        tries = 1
+        while True:
+            server = await self._spawn(binary, told, environ)
+            try:
+                await server.ready(self._config.load_stall_seconds)
+                return server
+            except PortTakenError:
+                if tries == _TRIES:
+                    raise
+                tries += 1
+            except BaseException:
+                server.kill()
+                raise
 
     async def _spawn(self, binary: str, told: list[str], environ: dict[str, str]) -> Server:
         if self._phase == "ending":
@@ -154,3 +167,42 @@ class LlamaServerInstance:
         server = self._server = await Server.spawn(binary, told, environ)
         self._tasks.start_soon(server.run, self._left)
         return server
+
+    async def _left(self, server: Server) -> None:
+        """Take note that *server* is gone."""
+        if server is self._server and self._phase in ("serving", "ending"):
+            await self._end(server.report)
+
+    async def _end(self, report: ExitReport | None) -> None:
+        if self._gone.is_set():
+            return
+        self._phase = "ending"
+        self._report = report or self._report
+        self._gone.set()
+        with anyio.CancelScope(shield=True):
+            # Who waits for the end learns of it first: a client whose request fails may ask again
+            # at once, and must not be given this instance once more.
+            await anyio.lowlevel.checkpoint()
+        for stream in list(self._streams.values()):
+            stream.fail(self._died())
+
+    def _died(self) -> LLMRouterError:
+        how = describe_exit(self._report) if self._gone.is_set() else "is being ended"
+        return WorkerDiedError(f"the llama-server of this model {how}; ask again to reload it")
+
+    def _watch_stall(self, stream: RequestStream) -> None:
+        self._tasks.start_soon(stream.watch_stall, self._config.client_stall_seconds)
+
+
+def _info(meta: dict[str, Any], order: Load, load_seconds: float) -> ModelInfo:
+    return ModelInfo(
+        n_ctx=meta["n_ctx"],
+        n_ctx_train=meta["n_ctx_train"],
+        n_vocab=meta["n_vocab"],
+        n_embd=meta["n_embd"],
+        n_params=meta["n_params"],
+        size_bytes=meta["size"],
+        n_parallel=order.options.n_parallel,
+        load_seconds=load_seconds,
+        description=meta.get("ftype", ""),
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -23,13 +24,14 @@ from llm_router_mw.types import (
     EmbedTask,
     FinishDelta,
     LoadOptions,
+    RerankTask,
     Task,
 )
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 from llm_router_mw_llamaserver import answers, bodies
 from llm_router_mw_llamaserver.server import Server
 
-_LAST_WORDS_SECONDS = 2.0
+_LAST_WORDS_SECONDS = 1.0
 """From a broken connection to the end of the process that broke it, at most."""
 
 
@@ -67,25 +69,28 @@ class Pump:
 
     async def _feed(self, stream: RequestStream) -> None:
         try:
-            async for delta in self._answer():
-                if not isinstance(delta, FinishDelta):
-                    await self._room()
-                stream.feed(delta)
-            stream.fail(WireError("llama-server did not finish its answer; ask again"))
+            async with aclosing(self._answer()) as deltas:
+                async for delta in deltas:
+                    if not isinstance(delta, FinishDelta):
+                        await self._room()
+                    stream.feed(delta)
+            if not stream.finished:
+                await self._broken_off(stream, "it has no end")
         except LLMRouterError as error:
             stream.fail(error)
         except httpx.ReadTimeout:
-            self._server.kill()
-            seconds = f"{self._stuck_seconds:g} s"
-            stream.fail(WorkerDiedError(f"llama-server gave no sign of life for {seconds}; ask again"))
+            self._server.expel(f"was stuck (it said nothing for {self._stuck_seconds:g} s)")
+            await self._server.gone.wait()  # and with it all requests
         except httpx.TransportError as error:
-            # If it broke with the process, the instance says so better.
-            with anyio.move_on_after(_LAST_WORDS_SECONDS):
-                await self._server.gone.wait()
-                await anyio.lowlevel.checkpoint()
-            stream.fail(WorkerDiedError(f"llama-server broke its answer off ({error!r}); ask again"))
-        except (ValueError, KeyError, TypeError) as error:
-            stream.fail(WireError(f"llama-server's answer cannot be understood: {error!r}"))
+            await self._broken_off(stream, repr(error))
+        except Exception as error:  # a surprise in one answer must not be the end of all others
+            stream.fail(WireError(f"llama-server could not be understood: {error!r}"))
+
+    async def _broken_off(self, stream: RequestStream, how: str) -> None:
+        # If it broke with the process, the instance says so better.
+        with anyio.move_on_after(_LAST_WORDS_SECONDS):
+            await self._server.gone.wait()
+        stream.fail(WorkerDiedError(f"llama-server broke its answer off ({how}); ask again"))
 
     async def _room(self) -> None:
         while self._credit == 0:
@@ -93,13 +98,13 @@ class Pump:
             await self._more.wait()
         self._credit -= 1
 
-    def _answer(self) -> AsyncIterator[Delta]:
+    def _answer(self) -> AsyncGenerator[Delta, None]:
         task = self._task
         if isinstance(task, ChatTask | CompletionTask):
             return self._generated(task)
-        return self._computed()
+        return self._computed(task)
 
-    async def _generated(self, task: ChatTask | CompletionTask) -> AsyncIterator[Delta]:
+    async def _generated(self, task: ChatTask | CompletionTask) -> AsyncGenerator[Delta, None]:
         if isinstance(task, ChatTask):
             templated = await self._post("/apply-template", {"messages": task.messages})
             prompt = templated["prompt"]
@@ -112,11 +117,11 @@ class Pump:
             "POST", "/completion", json=body, timeout=timeout
         ) as answer:
             await _check(answer)
-            async for delta in self._completion.deltas(answer.aiter_lines()):
-                yield delta
+            async for line in answer.aiter_lines():
+                for delta in self._completion.read(line):
+                    yield delta
 
-    async def _computed(self) -> AsyncIterator[Delta]:
-        task = self._task
+    async def _computed(self, task: EmbedTask | RerankTask) -> AsyncGenerator[Delta, None]:
         deltas: Iterator[Delta]
         if isinstance(task, EmbedTask):
             answer = await self._post("/v1/embeddings", bodies.embedding(task))

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import httpx
+from msgspec.structs import replace
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError
 from llm_router_mw.protocols import ExitReport
@@ -43,6 +44,7 @@ class Server:
         self._process = process
         self._lines = 0
         self._killed = False
+        self._offence = ""
         self.report: ExitReport | None = None
         """How it ended."""
         self.gone = anyio.Event()
@@ -92,14 +94,18 @@ class Server:
                 tasks.start_soon(self._read_log)
                 self.report = await self._process.wait()
                 tasks.cancel_scope.cancel()
+        except Exception:
+            # Raised further, the trouble with this server would be the end of all others.
+            logger.exception("llama-server %s could not be watched", self.pid)
         finally:
             with anyio.CancelScope(shield=True):
                 self._process.kill()
                 self.report = self.report or await self._process.wait()
                 await self._process.aclose()
                 await self.http.aclose()
-                self.gone.set()
+                self.report = replace(self.report, offence=self._offence)
                 await on_gone(self)
+                self.gone.set()
 
     async def ready(self, stall_seconds: float) -> None:
         """Return when it has loaded its model.
@@ -149,6 +155,12 @@ class Server:
             self._killed = True
             self._process.kill()
 
+    def expel(self, offence: str) -> None:
+        """End it at once for what it did."""
+        logger.error("llama-server %s %s and is ended", self.pid, offence)
+        self._offence = offence
+        self.kill()
+
     def _life(self) -> tuple[int, str]:
         """Return what changes while it is at work: its log, and on Linux its resident memory."""
         try:
@@ -172,7 +184,10 @@ class Server:
         # Where memory is short, systems end processes without a word. Nobody else kills them.
         was_killed = report.exit_code == -signal.SIGKILL and not self._killed
         logger.warning(
-            "llama-server %s %s; its last line: %s", self.pid, describe_exit(report), last_line(report)
+            "llama-server %s %s; its last line: %s",
+            self.pid,
+            describe_exit(report),
+            last_line(report),
         )
         if was_killed or tells_of_shortage(report.log_tail):
             return ModelLoadError(

@@ -811,7 +811,7 @@ async def test_who_asks_waits_no_longer_than_he_said_for_what_is_not_known_yet(
 
     async with make_router(tmp_path, Slow()) as router:
         try:
-            with pytest.raises(QueueTimeoutError, match="within 0.05 s"):
+            with pytest.raises(QueueTimeoutError, match=r"within 0\.05 s"):
                 await router.lease("a", Wish(timeout_seconds=0.05))
         finally:
             never.set()

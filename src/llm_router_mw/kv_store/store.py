@@ -313,6 +313,8 @@ class KVStore:
         """Keep what *worker* has saved by itself."""
         ram = self._ram
         if ram is None or snapshot.path not in worker.spares:
+            # Else it would go on from it, as from all that it has kept.
+            worker.handle.withdraw([snapshot.path])
             self._jobs.put(lambda: self._remove(snapshot.path))
             return
         worker.spares.discard(snapshot.path)

@@ -240,6 +240,10 @@ class Conductor:
             del self._being_priced[key]
             done.set()
 
+    def outdate_price(self, key: InstanceKey) -> None:
+        """Note that more is known now of what *key* needs: it is priced again when it is wanted."""
+        self._outdated.add(key)
+
     async def _price(self, key: InstanceKey) -> None:
         self._outdated.discard(key)
         try:

@@ -332,6 +332,7 @@ _TENSORS = {
     "qwen2.5vl_merger": _qwen25vl,
     "qwen2.5o": _qwen25vl,
     "qwen3vl_merger": _qwen3vl,
+    "qwen2a": lambda _: {},
     "pixtral": _pixtral,
     "internvl": _internvl,
 }
@@ -374,3 +375,5 @@ TOWERS: dict[str, Tower] = {
         "internvl", 1024, 4096, 16, 4, 448, 14, 3584, metadata={"vision.projector.scale_factor": 2}
     ),
 }
+SOUND = with_sound(Tower("qwen2a", metadata={"has_vision_encoder": False}))
+"""One that encodes sound only, as Qwen2-Audio does."""

@@ -87,7 +87,7 @@ def look_ahead(
     beside: Projector | None = None
     if mmproj is not None:
         estimator = WithProjector(estimator, mmproj, is_offloaded=mmproj_offload)
-        beside = estimator.projector(placement, devices)
+        beside = estimator.projector(placement)
     shape = estimator.files.read(model).shape
     found = estimator.estimate(model, placement, devices)
     needed = by_pool(found.upper, devices)

@@ -49,35 +49,32 @@ class Projector(Struct, frozen=True, kw_only=True):
         return ", ".join(dict.fromkeys(encoder.projector for encoder in self.encoders))
 
 
-def read_projector(path: str, device: Device | None) -> Projector:
-    """Return what the projector in the file *path* takes of *device*, or of the host if None.
+def read_projector(path: str, device: str = HOST) -> Projector:
+    """Return what the projector in the file *path* takes of the GPU *device*, or of the host.
 
     Raises:
         ModelFileError: the file is missing or is no projector.
     """
     header = read_header(path)
     encoders = read_encoders(header, path)
-    weights = _weights_bytes(
-        header, encoders, _HOST_ALIGNMENT if device is None else _GPU_ALIGNMENT
-    )
-    flashes = [device is None or encoder.head in CUDA_HEADS for encoder in encoders]
+    is_on_host = device == HOST
+    weights = _weights_bytes(header, encoders, _HOST_ALIGNMENT if is_on_host else _GPU_ALIGNMENT)
     needs = [
-        scratch_need(encoder, has_flash_attention=flash)
-        for encoder, flash in zip(encoders, flashes, strict=True)
+        scratch_need(each, has_flash_attention=is_on_host or each.head in CUDA_HEADS)
+        for each in encoders
     ]
-    copied = sum(map(input_bytes, encoders)) if device is not None else 0
-    results = sum(map(result_bytes, encoders))
-    spare = _GPU_SPARE_BYTES if device is not None else 0
+    copied = 0 if is_on_host else sum(map(input_bytes, encoders))
+    spare = 0 if is_on_host else _GPU_SPARE_BYTES
     return Projector(
         encoders=encoders,
-        device=HOST if device is None else device.id,
+        device=device,
         confidence="high" if all(each.kind.is_known for each in encoders) else "low",
         weights_bytes=weights,
         compute_bytes=sum(need.expected for need in needs),
         upper_bytes=weights + sum(need.most for need in needs) + spare,
         host=Need(
             _NODES.expected * len(encoders),
-            _NODES.most * len(encoders) + copied + results,
+            _NODES.most * len(encoders) + copied + sum(map(result_bytes, encoders)),
         ),
     )
 
@@ -93,16 +90,15 @@ class WithProjector(MetadataEstimator):
         self._is_offloaded = is_offloaded
         self._known: dict[str, Projector] = {}
 
-    def projector(self, placement: Placement, devices: Sequence[Device]) -> Projector:
+    def projector(self, placement: Placement) -> Projector:
         """Return what the projector takes where *placement* puts the model.
 
         Raises:
             ModelFileError: its file is missing or is no projector.
         """
-        on = {device.id: device for device in devices}
         gpu = placement.devices[0] if placement.devices and self._is_offloaded else HOST
         if gpu not in self._known:
-            self._known[gpu] = read_projector(self._path, None if gpu == HOST else on[gpu])
+            self._known[gpu] = read_projector(self._path, gpu)
         return self._known[gpu]
 
     def estimate(
@@ -114,7 +110,7 @@ class WithProjector(MetadataEstimator):
             ModelFileError: a file is missing, or is none of its kind.
         """
         found = self._inner.estimate(model, placement, devices)
-        beside = self.projector(placement, devices)
+        beside = self.projector(placement)
         expected, upper = dict(found.expected), dict(found.upper)
         cost = expected.get(beside.device, Cost())
         expected[beside.device] = structs.replace(

@@ -51,6 +51,8 @@ class Group:
         Route("/api/broken", break_down),
         Route("/api/echo", echo, methods=["POST"]),
         Mount("/files", below),
+        Route("/v1/models", tags),
+        Route("/v1/tags", tags),
     )
 
     def __init__(self, access: Access = "inference") -> None:
@@ -92,6 +94,13 @@ def test_the_prefix_comes_after_the_mount_point_whether_the_path_has_that_or_not
     prefixed = api(prefix="/llm")
     assert prefixed.claims({**scope(path), "root_path": "/app"})
     assert not prefixed.claims({**scope(path.replace("/llm", "")), "root_path": "/app"})
+
+
+@pytest.mark.asyncio
+async def test_they_never_stand_before_ours_and_may_stand_beside_them() -> None:
+    async with client(api()) as http:
+        assert (await http.get("/v1/models")).json()["object"] == "list"
+        assert (await http.get("/v1/tags")).json()["router"] == "FakeRouter"
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from llm_router_mw.memory.projector import WithProjector, read_projector
 from llm_router_mw.memory.projector_scratch import scratch_need
 from llm_router_mw.types import HOST, Device, MemoryEstimate, Model, Placement
 from tests.support.model_headers import write_sparse
-from tests.support.projector_probe import ask
+from tests.support.projector_probe import KNOWN_VERSION, ask
 from tests.support.sparse_projectors import (
     SOUND,
     TOWERS,
@@ -33,7 +34,10 @@ MIB = 2**20
 GPU = Device(id="a", pool="a", kind="cuda", name="a", total_bytes=2**35, free_bytes=2**35)
 ON_GPU = Placement(devices=("a",), n_gpu_layers=-1)
 SLACK_BYTES = 64 * MIB
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads GNU's C++ library")
+with_llama = pytest.mark.skipif(
+    sys.platform != "linux" or version("llama-cpp-python") != KNOWN_VERSION,
+    reason="reads GNU's C++ library and structures of one version of llama.cpp",
+)
 FIXED_SIDES = ("mobilevlm", "mobilevlm-2")
 """Their graphs are for images of 24 patches by 24 only."""
 
@@ -93,14 +97,14 @@ def check_scratch(
         assert reserved <= most * real + SLACK_BYTES or not is_known
 
 
-@on_linux
+@with_llama
 def test_weights_are_exact(tmp_path: Path) -> None:
     paths = [write_projector(tmp_path / name, tower) for name, tower in TOWERS.items()]
     real = [weights for weights, _ in ask([(path, True) for path in paths])]
     assert [read_projector(str(path)).weights_bytes for path in paths] == real
 
 
-@on_linux
+@with_llama
 def test_an_encoder_of_sound_may_be_alone(tmp_path: Path) -> None:
     path = write_projector(tmp_path / "sound.gguf", SOUND)
     ((weights, real),) = ask([(path, True)])
@@ -109,20 +113,20 @@ def test_an_encoder_of_sound_may_be_alone(tmp_path: Path) -> None:
     assert found.upper_bytes - weights > real
 
 
-@on_linux
+@with_llama
 @pytest.mark.parametrize("name", TOWERS)
 def test_scratch_memory_is_never_too_little(tmp_path: Path, name: str) -> None:
     check_scratch(tmp_path, [TOWERS[name]], 1.6)
 
 
-@on_linux
+@with_llama
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(TOWERS) - {"qwen2.5-omni"}))
 def test_scratch_memory_of_any_size_is_never_too_little(tmp_path: Path, name: str) -> None:
     check_scratch(tmp_path, drawn(name, 3, 20), 1.8)
 
 
-@on_linux
+@with_llama
 @pytest.mark.parametrize(
     ("name", "key", "n_rows"),
     [
@@ -149,7 +153,7 @@ def test_the_largest_images_are_not_too_little_either(
     check_scratch(tmp_path, [larger], 1.7, (True,))
 
 
-@on_linux
+@with_llama
 def test_what_is_expected_is_near(tmp_path: Path) -> None:
     paths = [write_projector(tmp_path / name, tower) for name, tower in TOWERS.items()]
     errors = []

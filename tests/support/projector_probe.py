@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+KNOWN_VERSION = "0.3.36"
+"""Of llama-cpp-python: what is called here is no part of llama.cpp's interface, and may change."""
+
 
 class _Parameters(ctypes.Structure):
     """``clip_context_params``."""

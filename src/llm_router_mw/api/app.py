@@ -48,7 +48,9 @@ class RouterAPI:
         connection = Connection(scope, receive, send)
         try:
             try:
-                added = self._added.find(scope)
+                # A plugin's route never stands before one of ours.
+                ours = self._table.knows(route_path(scope))
+                added = None if ours else self._added.find(scope)
                 if added is not None:
                     check_access(scope, added.access, self._settings)
                     await self._ensure_started()

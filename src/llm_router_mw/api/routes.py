@@ -62,6 +62,10 @@ class RouteTable:
             return len(path) == len(space) or path[len(space)] == "/"
         return path in self._routes
 
+    def knows(self, path: str) -> bool:
+        """Say whether there is a route of *path*; with inference, more than these are ours."""
+        return path in self._routes
+
     def match(self, path: str) -> Route:
         """Return the route of *path*.
 

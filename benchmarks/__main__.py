@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks.comparison import Comparison
 from benchmarks.decisions import measure_decisions, measure_run
+from benchmarks.doors import measure_doors
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.memory import memory
 from benchmarks.models.store import ModelStore
@@ -124,6 +125,16 @@ def scheduler(*, policy: str, decisions: int, requests: int) -> None:
         f"{requests} requests, {run.report.loads} loads: {run.seconds:.1f} s "
         f"({run.seconds / requests * 1e6:.1f} µs each), {run.peak_mib} MiB at most"
     )
+
+
+@main.command()
+@click.option("--requests", type=click.IntRange(1), default=20_000, help="In each round.")
+def doors(*, requests: int) -> None:
+    """What a request of the host app's own pays for passing the middleware."""
+    bare, *others = measure_doors(requests)
+    click.echo(f"{bare.name}: {bare.seconds * 1e6:.2f} µs a request")
+    for door in others:
+        click.echo(f"{door.name} adds {(door.seconds - bare.seconds) * 1e6:.2f} µs")
 
 
 main.add_command(memory)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import anyio
 import pytest
 
@@ -30,6 +34,20 @@ async def priced(router: Router, model: str) -> None:
     await running.conductor.know_price(view(router, model).model.instance_key)
 
 
+@asynccontextmanager
+async def two_routers(
+    pool: Pool, stories: tuple[Story, Story], models: Models
+) -> AsyncIterator[tuple[Router, Router]]:
+    """Run two routers over *pool*, one with the model ``left`` and one with ``right``."""
+    # Pages of mapped files count as free for the other router, as they do for any program.
+    options: dict[str, Any] = {"use_mmap": False, "watch_memory_seconds": 1.0}
+    async with (
+        pooled_router(pool, stories[0], models={"left": models["left"]}, **options) as one,
+        pooled_router(pool, stories[1], models={"right": models["right"]}, **options) as two,
+    ):
+        yield one, two
+
+
 async def test_of_two_routers_that_race_for_the_same_room_one_waits(sized_models: Models) -> None:
     pool, stories = Pool(), (Story(), Story())
     served: list[str] = []
@@ -40,16 +58,9 @@ async def test_of_two_routers_that_race_for_the_same_room_one_waits(sized_models
         # What one router keeps the other cannot ask for.
         await router.unload(model)
 
-    # Pages of mapped files count as free for the other router, as they do for any program.
-    options = {"use_mmap": False, "watch_memory_seconds": 1.0}
     with sampled() as samples:
         async with (
-            pooled_router(
-                pool, stories[0], models={"left": sized_models["left"]}, **options
-            ) as one,
-            pooled_router(
-                pool, stories[1], models={"right": sized_models["right"]}, **options
-            ) as two,
+            two_routers(pool, stories, sized_models) as (one, two),
             anyio.create_task_group() as tasks,
         ):
             await priced(one, "left")
@@ -111,18 +122,12 @@ async def test_a_wake_is_held_back_too_and_sleeps_on_meanwhile(sized_models: Mod
         assert story.loads("medium") == 1
 
 
-async def test_of_two_routers_of_which_one_wakes_one_waits(sized_models: Models) -> None:
+async def test_two_routers_of_which_one_wakes_keep_to_the_pool(
+    sized_models: Models,
+) -> None:
     pool, stories = Pool(), (Story(), Story())
-    options = {"use_mmap": False, "watch_memory_seconds": 1.0}
     with sampled() as samples:
-        async with (
-            pooled_router(
-                pool, stories[0], models={"left": sized_models["left"]}, **options
-            ) as one,
-            pooled_router(
-                pool, stories[1], models={"right": sized_models["right"]}, **options
-            ) as two,
-        ):
+        async with two_routers(pool, stories, sized_models) as (one, two):
             await say(one, "left")
             await one.sleep("left")
             await priced(two, "right")

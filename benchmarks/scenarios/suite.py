@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
+from benchmarks.scenarios.coming_up import REST_SECONDS
 from benchmarks.scenarios.constrained import constrained
 from benchmarks.scenarios.conversation import conversation
 from benchmarks.scenarios.embeddings import embeddings
@@ -12,7 +13,7 @@ from benchmarks.scenarios.shared_prompt import shared_prompt
 from benchmarks.scenarios.swapping import returning, swapping
 from benchmarks.scenarios.throughput import throughput
 from benchmarks.scenarios.two_models import two_models
-from benchmarks.scenarios.waking import REST_SECONDS, asleep, waking
+from benchmarks.scenarios.waking import asleep, waking
 
 _ADDED_LIMIT_MS = 3.0
 _ASLEEP_LIMIT_MIB = 120.0

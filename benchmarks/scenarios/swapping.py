@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
 
 from benchmarks.answer import Answer
-from benchmarks.bare_load import bare_load_seconds
 from benchmarks.chat import Message, assistant, chat_request, user
 from benchmarks.models.words import text
 from benchmarks.outcome import Metric
 from benchmarks.scenario import Sample, Scenario, count_tokens
-from benchmarks.scenarios.waking import PROMPT_TOKENS
+from benchmarks.scenarios.coming_up import ANSWER_TOKENS, N_PARALLEL, PROMPT_TOKENS, coming_up
 from benchmarks.servers import Server
 from benchmarks.settings import Settings
 
-_ANSWER_TOKENS = 2
 _CONTEXT_OF_TALK = 4096
-_N_PARALLEL = 4
 
 
 def swapping(n_ctx: int, repeats: int, *, rest_seconds: float, target: float | None) -> Scenario:
@@ -26,31 +22,25 @@ def swapping(n_ctx: int, repeats: int, *, rest_seconds: float, target: float | N
 
     The one that was asked last has the room.
     """
-    settings = Settings("dense", n_ctx, _N_PARALLEL, n_models=2)
 
-    def measure(server: Server, rng: random.Random) -> Sample:
-        answers = []
+    def ask(server: Server, rng: random.Random) -> list[Answer]:
+        answers: list[Answer] = []
         for seed in range(repeats):
             for model in server.models:
                 time.sleep(rest_seconds)
                 request = chat_request(
-                    model, [user(text(rng, PROMPT_TOKENS))], max_tokens=_ANSWER_TOKENS, seed=seed
+                    model, [user(text(rng, PROMPT_TOKENS))], max_tokens=ANSWER_TOKENS, seed=seed
                 )
                 answers += server.send([request])
-        first = statistics.median(each.first_text_seconds for each in answers)
-        time.sleep(rest_seconds)
-        floor = bare_load_seconds(server.file, settings)
-        return Sample((1000 * first, 1000 * floor), count_tokens(answers))
+        return answers
 
-    return Scenario(
-        name=f"swap-{n_ctx}",
-        title=f"one model takes the other's place, contexts of {n_ctx:,} tokens",
-        settings=settings,
-        metrics=(
-            Metric(name="first token, ms", target=target),
-            Metric(name="llama.cpp alone: load and context, ms"),
-        ),
-        measure=measure,
+    return coming_up(
+        f"swap-{n_ctx}",
+        f"one model takes the other's place, contexts of {n_ctx:,} tokens",
+        Settings("dense", n_ctx, N_PARALLEL, n_models=2),
+        ask,
+        rest_seconds=rest_seconds,
+        target=target,
     )
 
 
@@ -81,7 +71,7 @@ def returning(prompt_tokens: int, *, rest_seconds: float, target: float | None) 
     return Scenario(
         name=f"return-{prompt_tokens}",
         title=f"a talk of {prompt_tokens:,} tokens goes on after another model had the room",
-        settings=Settings("dense", _CONTEXT_OF_TALK, _N_PARALLEL, n_models=2),
+        settings=Settings("dense", _CONTEXT_OF_TALK, N_PARALLEL, n_models=2),
         metrics=(
             Metric(name="first token, ms", target=target),
             Metric(name="first token if nothing came between, ms"),
@@ -92,7 +82,7 @@ def returning(prompt_tokens: int, *, rest_seconds: float, target: float | None) 
 
 
 def _ask(server: Server, model: str, talk: list[Message]) -> Answer:
-    [answer] = server.send([chat_request(model, talk, max_tokens=_ANSWER_TOKENS, seed=1)])
+    [answer] = server.send([chat_request(model, talk, max_tokens=ANSWER_TOKENS, seed=1)])
     return answer
 
 

@@ -33,6 +33,7 @@ FLOORS = {
     "3 knowledge": ["catalog", "memory", "kv_store"],
     "4 decision": ["scheduler"],
     "5 engine and conductor": ["engine + worker", "router", "simulator"],
+    "5 a router for several processes": ["shared"],
     "6 dialects": ["api"],
     "7 doors": ["asgi + wsgi + cli + ui + testing + demo_models"],
     "8 shipped plugins": ["default_plugins"],

@@ -32,6 +32,7 @@ LLMRouterError
 ├── DownloadError                502, the hub does not give what it should
 │   └── DiskFullError            507
 ├── WorkerDiedError              502
+├── HostDiedError                502, with it the router that several processes share
 ├── ClientStalledError           the client stopped reading
 ├── SnapshotError                a saved conversation cannot be written, or is of no use
 └── WireError                    the peer on the pipe broke the protocol
@@ -281,6 +282,13 @@ class WorkerDiedError(LLMRouterError):
 
     status = 502
     code = "worker_died"
+
+
+class HostDiedError(LLMRouterError):
+    """The process of the shared router ended in the middle of the request."""
+
+    status = 502
+    code = "host_died"
 
 
 class ClientStalledError(LLMRouterError):

@@ -252,8 +252,8 @@ SnapshotNews = SnapshotUsed | SnapshotBad | SnapshotKept
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(message: ToWorker | ToRouter) -> bytes:
-    """Return *message* as one frame."""
+def encode(message: Struct) -> bytes:
+    """Return *message*, of this protocol or of the shared host's, as one frame."""
     body = _encoder.encode(message)
     if len(body) > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")

@@ -337,9 +337,9 @@ async def test_its_conversations_can_be_purged_by_its_name(hub: FakeHub) -> None
             messages = [{"role": "user", "content": "A long story. " * 40}]
             await lease.chat(messages, max_tokens=4)
         await router.sleep("tiny")
-        assert len(router.cached()) == 1
+        assert len(await router.cached()) == 1
         assert (await router.purge_cache("tiny")).snapshots == 1
-        assert router.cached() == ()
+        assert await router.cached() == ()
 
 
 @pytest.mark.asyncio

@@ -65,7 +65,7 @@ async def test_looking_starts_it_too(look: str, router: Router, on_demand: OnDem
     if look == "overview":
         assert on_demand.overview().models_max == 4
     else:
-        assert on_demand.tasks("a") == ()
+        assert await on_demand.tasks("a") == ()
     assert router.running
 
 

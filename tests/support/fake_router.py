@@ -236,7 +236,7 @@ class FakeRouter:
     def overview(self) -> RouterView:
         return RouterView(models_max=4, models_autoload=True)
 
-    def tasks(self, model: str) -> tuple[Task, ...]:
+    async def tasks(self, model: str) -> tuple[Task, ...]:
         self._check(model)
         return self.running_tasks
 
@@ -258,7 +258,7 @@ class FakeRouter:
         self._check(model)
         self.calls.append(("wake", model, wait))
 
-    def cached(self) -> tuple[StoredSnapshot, ...]:
+    async def cached(self) -> tuple[StoredSnapshot, ...]:
         return self.saved
 
     async def purge_cache(self, model: str | None = None) -> Purged:

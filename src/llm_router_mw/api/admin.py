@@ -88,7 +88,7 @@ async def wake(connection: Connection, router: RouterContract, settings: APISett
 
 async def list_cache(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``GET /models/cache``: saved conversations, without what was said in them."""
-    await connection.json({"data": msgspec.to_builtins(router.cached())})
+    await connection.json({"data": msgspec.to_builtins(await router.cached())})
 
 
 async def purge_cache(

@@ -40,7 +40,7 @@ async def props(connection: Connection, router: RouterContract, settings: APISet
 async def slots(connection: Connection, router: RouterContract, settings: APISettings) -> None:
     """``GET /slots?model=``: what the model works on; prompts are for the admin key only."""
     view = _view(router, model_name(connection.query("model")))
-    running = router.tasks(view.id)
+    running = await router.tasks(view.id)
     free = max(0, _slot_count(view) - len(running))
     if connection.query("fail_on_no_slot") and not free:
         raise AvailabilityError("no slot available; ask again later")

@@ -125,8 +125,8 @@ class RouterContract(Protocol):
         """The router as a whole: a snapshot, at once."""
         ...
 
-    def tasks(self, model: str) -> tuple[Task, ...]:
-        """What *model*'s instance works on: a snapshot, at once; wakes nothing.
+    async def tasks(self, model: str) -> tuple[Task, ...]:
+        """What *model*'s instance works on: a snapshot; wakes nothing.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -160,8 +160,8 @@ class RouterContract(Protocol):
         """
         ...
 
-    def cached(self) -> tuple[StoredSnapshot, ...]:
-        """Saved conversations, the latest used first: a snapshot, at once."""
+    async def cached(self) -> tuple[StoredSnapshot, ...]:
+        """Saved conversations, the latest used first: a snapshot."""
         ...
 
     async def purge_cache(self, model: str | None = None) -> Purged:

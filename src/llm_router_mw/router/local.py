@@ -156,7 +156,7 @@ class Router:
         Raises:
             LLMRouterError: a model is unknown, cannot be loaded, or no room came in time.
         """
-        leases = await self._leases(models, Wish(**options))
+        leases = await self.leases(models, Wish(**options))
         try:
             yield leases[0] if len(leases) == 1 else leases
         finally:
@@ -174,11 +174,16 @@ class Router:
 
         *on_queued* is told where the request stands while it waits, on the router's loop.
         """
-        return (await self._leases((model,), wish, on_queued))[0]
+        return (await self.leases((model,), wish, on_queued=on_queued))[0]
 
-    async def _leases(
-        self, names: tuple[str, ...], wish: Wish, on_queued: OnQueued | None = None
+    async def leases(
+        self,
+        names: Sequence[str],
+        wish: Wish = AS_USUAL,
+        *,
+        on_queued: OnQueued | None = None,
     ) -> tuple[LeaseContract, ...]:
+        """As ``lease``, of several models at once: all or none."""
         running = self._require_running()
         if wish.autoload is None:
             wish = msgspec.structs.replace(wish, autoload=self.config.models_autoload)
@@ -338,19 +343,27 @@ class Router:
         """The router as a whole, at once."""
         return self._require_running().overview()
 
-    def cached(self) -> tuple[StoredSnapshot, ...]:
-        """Saved conversations, the latest used first, at once."""
-        self._require_running()
-        return tuple(each for store in self._registry.stores for each in store.snapshots())
+    async def cached(self) -> tuple[StoredSnapshot, ...]:
+        """Saved conversations, the latest used first."""
+        running = self._require_running()
 
-    def tasks(self, model: str) -> tuple[Task, ...]:
-        """What *model*'s instance works on, at once.
+        async def ask() -> tuple[StoredSnapshot, ...]:
+            return tuple(each for store in self._registry.stores for each in store.snapshots())
+
+        return await self._at_home(running, ask)
+
+    async def tasks(self, model: str) -> tuple[Task, ...]:
+        """What *model*'s instance works on; wakes nothing.
 
         Raises:
             ModelNotFoundError: there is no such model.
         """
         running = self._require_running()
-        return running.conductor.tasks_of(running.catalog.resolve(model).instance_key)
+
+        async def ask() -> tuple[Task, ...]:
+            return running.conductor.tasks_of(running.catalog.resolve(model).instance_key)
+
+        return await self._at_home(running, ask)
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[RouterEvent]]:

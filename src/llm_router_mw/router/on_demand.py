@@ -55,10 +55,9 @@ class OnDemandRouter:
         self._thread.start()
         return self._thread.router.overview()
 
-    def tasks(self, model: str) -> tuple[Task, ...]:
-        """As ``Router.tasks``; the first call waits for the router to start."""
-        self._thread.start()
-        return self._thread.router.tasks(model)
+    async def tasks(self, model: str) -> tuple[Task, ...]:
+        """As ``Router.tasks``."""
+        return await (await self._started()).tasks(model)
 
     async def load(self, model: str, *, wait: bool = True) -> None:
         """As ``Router.load``."""
@@ -76,10 +75,9 @@ class OnDemandRouter:
         """As ``Router.wake``."""
         await (await self._started()).wake(model, wait=wait)
 
-    def cached(self) -> tuple[StoredSnapshot, ...]:
-        """As ``Router.cached``; the first call waits for the router to start."""
-        self._thread.start()
-        return self._thread.router.cached()
+    async def cached(self) -> tuple[StoredSnapshot, ...]:
+        """As ``Router.cached``."""
+        return await (await self._started()).cached()
 
     async def purge_cache(self, model: str | None = None) -> Purged:
         """As ``Router.purge_cache``."""

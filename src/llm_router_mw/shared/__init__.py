@@ -1,0 +1,1 @@
+"""One router for several web processes: it lives in a host process of its own."""

@@ -3,8 +3,8 @@
 Each request has a number that the web process chose; what comes back carries it. A connection is
 one web process: when it is lost, whatever it held at the host is given back.
 
-The first frame of a connection is ``Greet``, ``GiveUp`` or ``Inspect``; everything else is answered only after
-``Welcome``. Streams use ``Step``, ``Credit`` and ``Cancel`` of :mod:`llm_router_mw.wire`: an error
+The first frame of a connection is ``Greet``, ``GiveUp`` or ``Inspect``; everything else is answered
+only after ``Welcome``. Streams use ``Step``, ``Credit`` and ``Cancel`` of :mod:`llm_router_mw.wire`: an error
 is a ``FailureDelta``, the last of its stream.
 """
 
@@ -45,7 +45,10 @@ class Greet(Struct, frozen=True, tag="greet"):
 
 
 class GiveUp(Struct, frozen=True, tag="give_up"):
-    """Leave your address to a new host and serve only those who are connected. Answered by given_up."""
+    """Leave your address to a new host and serve only those who are connected.
+
+    Answered by given_up.
+    """
 
     version: str
     fingerprint: str
@@ -53,11 +56,11 @@ class GiveUp(Struct, frozen=True, tag="give_up"):
 
 
 class Inspect(Struct, frozen=True, tag="inspect"):
-    """What are you? May come first instead of greet; answered by status, and the connection ends."""
+    """What are you? Answered by status, and the connection ends."""
 
 
 class Ask(Struct, frozen=True, tag="ask"):
-    """Grant leases of *models*; answered by queued, any number of times, then granted or refused."""
+    """Grant leases of *models*; answered by queued, perhaps often, then granted or refused."""
 
     id: int
     models: tuple[str, ...]

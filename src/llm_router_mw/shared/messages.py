@@ -4,8 +4,8 @@ Each request has a number that the web process chose; what comes back carries it
 one web process: when it is lost, whatever it held at the host is given back.
 
 The first frame of a connection is ``Greet``, ``GiveUp`` or ``Inspect``; everything else is answered
-only after ``Welcome``. Streams use ``Step``, ``Credit`` and ``Cancel`` of :mod:`llm_router_mw.wire`: an error
-is a ``FailureDelta``, the last of its stream.
+only after ``Welcome``. Streams use the messages of :mod:`llm_router_mw.wire` (``Step``,
+``Credit``, ``Cancel``); an error is a ``FailureDelta``, the last of its stream.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ STATUSES = {
     "DiskFullError": (507, "server_error", "disk_full"),
     "ModelLoadError": (502, "server_error", "model_load_failed"),
     "WorkerDiedError": (502, "server_error", "worker_died"),
+    "HostDiedError": (502, "server_error", "host_died"),
     "RouterNotRunningError": (503, "unavailable_error", None),
     "RequestLeftError": (503, "unavailable_error", "request_left"),
     "GuardFailedError": (503, "unavailable_error", "guard_failed"),

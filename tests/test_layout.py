@@ -22,6 +22,7 @@ FLOORS = {
     "2 basics": [
         "config + gguf + hub_reference",
         "faults",
+        "runtime_directory",
         "sampling_limits",
         "snapshot_file",
         "context_shape",
@@ -35,7 +36,7 @@ FLOORS = {
     "5 engine and conductor": ["engine + worker", "router", "simulator"],
     "5 a router for several processes": ["shared"],
     "6 dialects": ["api"],
-    "7 doors": ["asgi + wsgi + cli + ui + testing + demo_models"],
+    "7 doors": ["asgi + wsgi + lifespan + access + cli + ui + testing + demo_models"],
     "8 shipped plugins": ["default_plugins"],
 }
 # Who may import these parts of the package; everybody else reaches them by dotted name.
@@ -53,7 +54,7 @@ LIBRARIES = {
     "llama_cpp": ["engine"],
     "pluggy": ["hookspecs", "router.plugins"],
     "pynvml": ["memory.nvml"],
-    "starlette": ["api", "asgi", "wsgi", "cli", "ui", "testing"],
+    "starlette": ["api", "asgi", "access", "wsgi", "cli", "ui", "testing"],
 }
 MAX_LINES = 500
 

@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from llm_router_mw.memory import machine_lock
-from llm_router_mw.memory.machine_lock import MachineLock, runtime_directory
+from llm_router_mw import runtime_directory
+from llm_router_mw.memory.machine_lock import MachineLock
 
 GPU, OTHER_GPU, HOST = "GPU-1", "0000:c1:00.0", "host"
 
@@ -317,26 +316,10 @@ def test_one_that_cannot_be_made_ends_nothing(
     assert "might take the same memory" in caplog.text
 
 
-def test_routers_of_one_user_meet_in_the_users_runtime_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert runtime_directory() == tmp_path / "llm-router-mw"
-
-
-def test_without_one_they_meet_where_temporary_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr(os, "getuid", lambda: 999_999)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    assert runtime_directory() == tmp_path / "llm-router-mw-999999"
-
-
 def test_where_files_cannot_be_locked_routers_do_not_wait(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_lock, "fcntl", None)
+    monkeypatch.setattr(runtime_directory, "fcntl", None)
     first, second = MachineLock(directory), MachineLock(directory)
     hold = first.try_hold([GPU])
     assert hold is not None

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import count
@@ -23,25 +21,19 @@ from urllib.parse import quote
 
 import msgspec
 
-try:
-    import fcntl
-except ImportError:  # Windows: routers are not coordinated there
-    fcntl = None  # type: ignore[assignment]
+from llm_router_mw.runtime_directory import (
+    can_lock,
+    is_held,
+    make_private,
+    put_locked,
+    runtime_directory,
+    try_lock,
+)
 
 logger = logging.getLogger("llm_router_mw.memory")
 
-_NAME = "llm-router-mw"
-_LOCK, _RESERVATION, _DRAFT, _PRESENCE = ".lock", ".reservation", ".draft", ".router"
+_LOCK, _RESERVATION, _PRESENCE = ".lock", ".reservation", ".router"
 _decoder = msgspec.json.Decoder(dict[str, int])
-
-
-def runtime_directory() -> Path:
-    """Return where the routers of this user meet: the same for all of them."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    for folder in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"):
-        if folder and os.path.isdir(folder):
-            return Path(folder) / _NAME
-    return Path(tempfile.gettempdir()) / f"{_NAME}-{user}"
 
 
 class MachineLock:
@@ -65,7 +57,7 @@ class MachineLock:
     def arrive(self) -> None:
         """Let other routers see that there is this one, until :meth:`leave`."""
         try:
-            _make_private(self._directory)
+            make_private(self._directory)
             self._presence = self._put(f"{self._token}{_PRESENCE}", b"")
         except OSError as error:
             self._warn(error)
@@ -79,16 +71,17 @@ class MachineLock:
 
     def _look_around(self) -> None:
         """Say, the first time, that there is another router."""
-        if self._met or fcntl is None:
+        if self._met or not can_lock():
             return
         with suppress(OSError):
             for file in self._directory.glob(f"*{_PRESENCE}"):
-                if not file.name.startswith(self._token) and _is_alive(file):
+                if not file.name.startswith(self._token) and is_held(file):
                     self._met = True
                     logger.warning(
                         "another router runs on this machine: each takes only what the other "
-                        "leaves free, and neither can send the other's models away; let all apps "
-                        "use one router, if their models are to make way for each other"
+                        "leaves free, and neither can send the other's models away; let all "
+                        'processes share one (mode="shared", with one shared_name), if their '
+                        "models are to make way for each other"
                     )
                     return
 
@@ -99,7 +92,7 @@ class MachineLock:
         """
         taken: list[str] = []
         try:
-            _make_private(self._directory)  # each time: somebody may have tidied up
+            make_private(self._directory)  # each time: somebody may have tidied up
             # In one order for everybody, so that two cannot have half each for ever.
             for pool in sorted(set(pools)):
                 if not self._take(pool):
@@ -116,11 +109,11 @@ class MachineLock:
         Reservations of processes that are gone are removed.
         """
         found: dict[str, int] = {}
-        if fcntl is None:
+        if not can_lock():
             return found
         self._look_around()
         try:
-            _make_private(self._directory)
+            make_private(self._directory)
             for file in self._directory.glob(f"*{_RESERVATION}"):
                 if not file.name.startswith(self._token):
                     for pool, n_bytes in _reserved(file).items():
@@ -134,7 +127,7 @@ class MachineLock:
         if not holds:
             name = quote(pool, safe="") + _LOCK
             descriptor = os.open(self._directory / name, os.O_RDWR | os.O_CREAT, 0o600)
-            if not _locked(descriptor):
+            if not try_lock(descriptor):
                 os.close(descriptor)
                 return False
         self._held[pool] = (descriptor, holds + 1)
@@ -150,7 +143,7 @@ class MachineLock:
                 os.close(descriptor)
 
     def _warn(self, error: OSError) -> None:
-        if not self._warned and fcntl is not None:
+        if not self._warned and can_lock():
             self._warned = True
             logger.warning(
                 "several routers on this machine might take the same memory: %s; set "
@@ -161,7 +154,7 @@ class MachineLock:
     def _published(self, bytes_by_pool: Mapping[str, int]) -> list[tuple[int, Path]]:
         """Return the reservation that was made; none where it could not be."""
         try:
-            _make_private(self._directory)
+            make_private(self._directory)
             return [self._publish(bytes_by_pool)]
         except OSError as error:
             self._warn(error)
@@ -174,13 +167,7 @@ class MachineLock:
     def _put(self, name: str, content: bytes) -> tuple[int, Path]:
         """Return a new file, locked for as long as it is open."""
         file = self._directory / name
-        draft = file.with_suffix(_DRAFT)
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        # Locked and complete before it has its name: others never see it otherwise.
-        _locked(descriptor)
-        os.write(descriptor, content)
-        os.replace(draft, file)
-        return descriptor, file
+        return put_locked(file, content), file
 
 
 class Hold:
@@ -227,18 +214,6 @@ def _withdraw(reservations: Iterable[tuple[int, Path]]) -> None:
         os.close(descriptor)
 
 
-def _make_private(directory: Path) -> None:
-    """Make *directory*; raises OSError if that is impossible, or if others may use it."""
-    with suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-    about = directory.lstat()
-    if fcntl is None:
-        return
-    shared = about.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or shared:
-        raise PermissionError(f"{str(directory)!r} is not a directory that only this user may use")
-
-
 def _reserved(file: Path) -> dict[str, int]:
     """Return what *file* reserves; remove it if its owner is gone."""
     try:
@@ -246,7 +221,7 @@ def _reserved(file: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}  # withdrawn a moment ago
     try:
-        if _locked(descriptor):
+        if try_lock(descriptor):
             file.unlink(missing_ok=True)
             return {}
         with os.fdopen(os.dup(descriptor), "rb") as content:
@@ -255,26 +230,3 @@ def _reserved(file: Path) -> dict[str, int]:
         return {}  # of a version that says it in another way
     finally:
         os.close(descriptor)
-
-
-def _is_alive(file: Path) -> bool:
-    """Whether the owner of *file* runs; remove it if not."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        if _locked(descriptor):
-            file.unlink(missing_ok=True)
-            return False
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock the file exclusively if nobody else has; return whether that worked."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

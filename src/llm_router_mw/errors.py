@@ -301,7 +301,8 @@ class ClientStalledError(LLMRouterError):
 class SnapshotError(LLMRouterError):
     """A saved conversation cannot be written, or what was read is of no use.
 
-    Seen by plugins only: a request goes on as if there were no such file.
+    Seen by plugins, and by who asks for all to be removed where that cannot be done: a request goes
+    on as if there were no such file.
     """
 
     @property

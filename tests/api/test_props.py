@@ -51,6 +51,14 @@ async def test_the_router_tells_its_role_and_limits() -> None:
     }
 
 
+async def test_what_plugins_did_wrong_is_for_managers() -> None:
+    router = FakeRouter()
+    router.plugin_failures = {"observer 'mine'": 3}
+    assert "plugin_failures" not in (await ask(router, "/props")).json
+    shown = (await ask(router, "/props", boss=True)).json
+    assert shown["plugin_failures"] == {"observer 'mine'": 3}
+
+
 async def test_a_model_tells_how_it_was_loaded() -> None:
     router = router_of(state=InstanceState.LOADED, info=INFO)
     props = (await ask(router, "/props", b"model=tiny", boss=True)).json

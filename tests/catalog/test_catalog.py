@@ -41,6 +41,26 @@ def catalog_of(*models: Model) -> Catalog:
     return Catalog([ListSource(*models)])
 
 
+def test_a_source_that_fails_is_done_without() -> None:
+    class Broken(ListSource):
+        def models(self) -> Sequence[Model]:
+            raise TypeError("a bug")
+
+    faults = Faults()
+    found = Catalog([Broken(name="broken"), ListSource(model("a"))], faults=faults).models()
+    assert [model.id for model in found] == ["a"]
+    assert faults.counts == {"model source 'broken'": 1}
+
+
+def test_a_source_that_says_what_is_to_be_mended_is_heard() -> None:
+    class Refusing(ListSource):
+        def models(self) -> Sequence[Model]:
+            raise ConfigError("models_dir does not exist")
+
+    with pytest.raises(ConfigError, match="models_dir"):
+        Catalog([Refusing()])
+
+
 def test_models_are_sorted_by_id() -> None:
     found = catalog_of(model("b"), model("c"), model("a")).models()
     assert [model.id for model in found] == ["a", "b", "c"]

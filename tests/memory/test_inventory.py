@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pytest
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.types import HOST, Device, InstanceKey, LoadOptions, PoolReading
 from tests.support.kernel_files import GIB, MIB
@@ -106,12 +108,31 @@ def test_the_first_probe_has_the_say() -> None:
     assert device.free_bytes == 7
 
 
-def test_a_probe_that_raises_is_left_out_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    inventory = Inventory([Broken(), Probe(host())])
+def test_a_probe_that_raises_is_left_out_counted_and_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = Faults()
+    inventory = Inventory([Broken(), Probe(host())], faults=faults)
     for _ in range(2):
         assert [device.id for device in inventory.look({KEY: 1}).devices] == [HOST]
-    assert len(caplog.messages) == 2
-    assert all("'broken'" in message and "today" in message for message in caplog.messages)
+    assert faults.counts == {"device probe 'broken'": 6}
+    [message] = caplog.messages
+    assert "'broken' failed: no processes today" in message
+
+
+def test_a_probe_that_says_something_else_is_left_out() -> None:
+    class Odd(Probe):
+        def inventory(self) -> Any:
+            return ["a GPU"]
+
+        def used_bytes(self, pids: Sequence[int]) -> Any:
+            return {HOST: "much"}
+
+    faults = Faults()
+    look = Inventory([Odd(), Probe(host())], faults=faults).look({KEY: 1})
+    assert [device.id for device in look.devices] == [HOST]
+    assert look.held == {KEY: {}}
+    assert faults.counts == {"device probe 'fake'": 3}
 
 
 # Memory that is shared with the host

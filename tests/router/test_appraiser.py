@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from llm_router_mw.router.appraiser import measured_by_pool
-from llm_router_mw.types import HOST, BufferMemory, Device, MeasuredMemory, Placement, Price
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_router_mw.errors import ModelFileError
+from llm_router_mw.faults import Faults
+from llm_router_mw.router.appraiser import Appraiser, measured_by_pool
+from llm_router_mw.types import (
+    HOST,
+    BufferMemory,
+    Cost,
+    Device,
+    LoadOptions,
+    MeasuredMemory,
+    MemoryEstimate,
+    Model,
+    Placement,
+    Price,
+)
 
 GIB = 1024**3
 GPU, ADDRESS = "GPU-1234", "0000:01:00.0"
@@ -77,3 +96,84 @@ def test_a_device_that_nobody_knows_leaves_it_at_the_price() -> None:
 def test_a_worker_that_cannot_tell_leaves_it_at_the_price() -> None:
     assert measured_by_pool(None, price(GIB), DEVICES) is None
     assert measured_by_pool(memory(), price(GIB), DEVICES) is None
+
+
+# Estimators
+
+
+class Estimator:
+    """Answers, or raises, as it was told."""
+
+    def __init__(self, name: str, answer: Any) -> None:
+        self.name = name
+        self.answer = answer
+
+    def estimate(self, model: Model, placement: Placement, devices: Sequence[Device]) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def record(
+        self,
+        model: Model,
+        placement: Placement,
+        memory: MeasuredMemory,
+        devices: Sequence[Device],
+        used_bytes: Mapping[str, int],
+    ) -> None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+
+class Anywhere:
+    name = "anywhere"
+
+    def place(self, model: Model, devices: Sequence[Device]) -> Sequence[Placement]:
+        return [Placement()]
+
+
+MODEL = Model(id="a", path="/a.gguf", source="test", options=LoadOptions())
+KNOWN = MemoryEstimate(
+    expected={HOST: Cost(weights_bytes=5)}, upper={HOST: 7}, source="sound", confidence="high"
+)
+
+
+def appraiser(answer: Any) -> tuple[Appraiser, Faults]:
+    """One that asks an estimator with *answer* first, and then one that knows."""
+    faults = Faults()
+    made = Appraiser(
+        Anywhere(),
+        [Estimator("mine", answer), Estimator("sound", KNOWN)],
+        charge_mmap=True,
+        is_required=True,
+        faults=faults,
+    )
+    return made, faults
+
+
+ODD: Any = {HOST: "much"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [TypeError("a bug"), "much", msgspec.structs.replace(KNOWN, upper=ODD)],
+    ids=["raises", "no estimate", "no number"],
+)
+def test_an_estimator_that_fails_leaves_it_to_the_next(answer: Any) -> None:
+    made, faults = appraiser(answer)
+    [price] = made.prices(MODEL, DEVICES)
+    assert price.bytes_by_pool == {HOST: 7}
+    assert faults.counts == {"estimator 'mine'": 1}
+
+
+@pytest.mark.parametrize("answer", [None, ModelFileError("it is broken")], ids=str)
+def test_one_that_cannot_tell_has_not_failed(answer: Any) -> None:
+    made, faults = appraiser(answer)
+    assert len(made.prices(MODEL, DEVICES)) == 1
+    assert faults.counts == {}
+
+
+def test_one_that_cannot_learn_keeps_nobody_from_it() -> None:
+    made, faults = appraiser(OSError("no disk"))
+    made.learn(MODEL, Placement(), memory(), DEVICES, {})
+    assert faults.counts == {"estimator 'mine'": 1}

@@ -73,6 +73,7 @@ class Stage:
                 on_loaded=learn,
                 handlers=no_sleep_handlers(tasks),
                 identify=identify,
+                faults=Faults(),
                 stop_timeout_seconds=1.0,
             )
 

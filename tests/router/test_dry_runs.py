@@ -12,9 +12,11 @@ import anyio
 import pytest
 
 from llm_router_mw.errors import ModelFileError
-from llm_router_mw.protocols import MemoryAccount, PreparingEstimator
+from llm_router_mw.faults import Faults
+from llm_router_mw.protocols import MemoryAccount, PlacementPolicy, PreparingEstimator
 from llm_router_mw.router import dry_runs
 from llm_router_mw.router.dry_runs import DryRuns
+from llm_router_mw.router.placing import Placing
 from llm_router_mw.types import (
     HOST,
     Device,
@@ -99,12 +101,14 @@ class Places:
 
 
 class Stage:
-    def __init__(self, when: Any = "auto") -> None:
+    def __init__(self, when: Any = "auto", policy: PlacementPolicy | None = None) -> None:
         self.slow, self.account = Slow(), Account()
         self.told: list[InstanceKey] = []
         assert isinstance(self.slow, PreparingEstimator)
         account: MemoryAccount = self.account
-        self.runs = DryRuns(when, (self.slow,), Places(), account, lambda: ())
+        self.faults = Faults()
+        placing = Placing(policy or Places(), Places(), self.faults)
+        self.runs = DryRuns(when, (self.slow,), placing, account, lambda: (), self.faults)
 
     async def run(self, *names: str) -> None:
         await self.runs.run(map(model, names), self.told.append)
@@ -224,14 +228,70 @@ async def test_one_that_fails_ends_nothing(
     await stage.run("gone", "new", "newer")
     assert set(stage.slow.begun) == {"new", "newer"}
     assert stage.account.said[-1] == {}
-    assert any(each.levelno >= logging.ERROR for each in caplog.records) is is_bug
+    # What was told of the first of two models is not told again of the second.
+    errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(errors) == is_bug
+    assert stage.faults.counts == ({"estimator 'slow'": 8} if is_bug else {})
 
 
-async def test_a_policy_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Places, model: Model, devices: Sequence[Device]) -> Sequence[Placement]:
-        raise TypeError
+@pytest.mark.parametrize("question", ["is_wanted", "is_prepared", "needs"])
+async def test_one_that_cannot_say_what_it_would_do_ends_nothing(question: str) -> None:
+    def fail(*arguments: object) -> Any:
+        raise TypeError("a bug")
 
-    monkeypatch.setattr(Places, "place", fail)
     stage = Stage()
+    setattr(stage.slow, question, fail)
     await stage.run("new")
+    await stage.runs.before_price(model("newer"))
     assert stage.slow.begun == []
+    assert set(stage.faults.counts) == {"estimator 'slow'"}
+
+
+async def test_one_that_cannot_end_is_waited_for() -> None:
+    def fail() -> None:
+        stage.slow.go_on.set()
+        raise TypeError("a bug")
+
+    stage = Stage()
+    stage.slow.go_on.clear()
+    stage.slow.cancel = fail  # type: ignore[method-assign]
+    async with beside(lambda: stage.run("new")) as scope:
+        await until(lambda: bool(stage.slow.begun), 20)
+        scope.cancel()
+    assert stage.faults.counts == {"estimator 'slow'": 1}
+    assert stage.account.said[-1] == {}
+
+
+async def test_one_that_was_told_to_end_before_it_had_begun_is_told_again() -> None:
+    told = threading.Event()
+    ended = threading.Event()
+
+    class Late(Slow):
+        def prepare(self, model: Model, placement: Placement, devices: Sequence[Device]) -> None:
+            self.begun.append(model.id)
+            assert told.wait(20)
+            told.clear()  # whatever it was told so far is forgotten as it begins
+            assert told.wait(20)
+            ended.set()
+
+        def cancel(self) -> None:
+            told.set()
+
+    stage = Stage()
+    late = Late()
+    stage.runs = DryRuns("auto", (late,), Places(), stage.account, lambda: (), stage.faults)
+    async with beside(lambda: stage.run("new")) as scope:
+        await until(lambda: bool(late.begun), 20)
+        scope.cancel()
+    assert ended.is_set()
+
+
+async def test_where_the_policy_fails_the_stand_in_s_places_are_prepared() -> None:
+    class Broken(Places):
+        def place(self, model: Model, devices: Sequence[Device]) -> Sequence[Placement]:
+            raise TypeError("a bug")
+
+    stage = Stage(policy=Broken())
+    await stage.run("new")
+    assert len(stage.slow.prepared) == 4
+    assert stage.faults.counts == {"placement policy 'places'": 1}

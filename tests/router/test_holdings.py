@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import MemoryAccount, MemoryHolder
 from llm_router_mw.router import holdings
 from llm_router_mw.router.holdings import Holdings
@@ -48,7 +49,8 @@ class Stage:
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.told: list[events.Event] = []
-        self.holdings = Holdings(tasks, self.told.append, lambda pool: 7)
+        self.faults = Faults()
+        self.holdings = Holdings(tasks, self.told.append, lambda pool: 7, self.faults)
         self.cache = Cache()
         self.holdings.open_for((object(), self.cache))
 
@@ -139,11 +141,12 @@ async def test_one_that_fails_is_told_of_and_ends_nothing(caplog: pytest.LogCapt
         await anyio.lowlevel.checkpoint()
         assert isinstance(stage.told[-1], events.Held)
         assert not stage.told[-1].sheddable
-    assert "'broken' could not give memory back" in caplog.text
+        assert stage.faults.counts == {"memory holder 'broken'": 1}
+    assert "memory holder 'broken' failed: it is stuck" in caplog.text
 
 
 async def test_one_that_never_ends_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holdings, "_SHED_SECONDS", 0.01)
     async with staged() as stage:
@@ -151,4 +154,4 @@ async def test_one_that_never_ends_is_given_up(
         stage.holdings.shed("cache", "host", 30)
         await stage.holdings.settled()
         assert stage.told[-1] == stage.said(100, sheddable=False)
-    assert "'cache' could not give memory back" in caplog.text
+    assert stage.faults.counts == {"memory holder 'cache'": 1}

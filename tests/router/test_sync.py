@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from llm_router_mw.errors import ModelNotFoundError, RouterNotRunningError
 from llm_router_mw.router import Router, RouterThread, SyncRouter
 from llm_router_mw.testing import FakePlugin
-from llm_router_mw.types import ChatTask, ContentDelta, FinishDelta, InstanceState
+from llm_router_mw.types import ChatTask, ContentDelta, FinishDelta, InstanceState, Purged
+from tests.support.processes import until
 
 HELLO = [{"role": "user", "content": "hello"}]
 TASK = ChatTask(messages=({"role": "user", "content": "hello"},))
@@ -50,6 +52,17 @@ def test_a_model_is_held_for_a_block_and_answers_in_it(router: SyncRouter) -> No
         assert llm.complete("once").text == "echo: once"
         assert llm.embed(["x", "y"]).vectors == ((1.0, 0.0), (1.0, 0.0))
         assert leases(router) == 1
+    assert leases(router) == 0
+
+
+def test_several_models_are_taken_at_once(router: SyncRouter) -> None:
+    with router.acquire("a", "b", timeout_seconds=5.0) as (first, second):
+        assert (first.model, second.model) == ("a", "b")
+        assert second.chat(HELLO).text == "echo: hello"
+        assert leases(router) == 2
+    assert leases(router) == 0
+    with pytest.raises(ModelNotFoundError), router.acquire("a", "z"):
+        pass  # pragma: no cover
     assert leases(router) == 0
 
 
@@ -112,3 +125,33 @@ def test_a_router_that_stops_in_the_middle_ends_the_use_and_not_the_leaving(
             llm.chat(HELLO)
         with pytest.raises(RouterNotRunningError):
             next(stream)
+
+
+def test_what_there_is_can_be_looked_at(router: SyncRouter, plugin: FakePlugin) -> None:
+    plugin.engine.hold = True
+    assert router.overview().models_autoload
+    with router.acquire("a") as llm:
+        stream = llm.stream(TASK)
+        reader = Thread(target=lambda: list(stream))
+        reader.start()
+        until(lambda: bool(router.tasks("a")), "a task of the model")
+        assert router.tasks("a") == (TASK,)
+        plugin.engine.latest("a").streams[0].give()
+        reader.join()
+    assert router.tasks("a") == ()
+    assert router.cached() == ()
+    assert router.purge_cache() == Purged(snapshots=0, size_bytes=0)
+
+
+def test_events_are_read_as_they_come(router: SyncRouter) -> None:
+    with router.events() as events:
+        assert next(events).kind == "snapshot"
+        router.load("a")
+        assert next(each for each in events if each.state is InstanceState.LOADED).model == "a"
+
+
+def test_events_end_with_the_router(router: SyncRouter, thread: RouterThread) -> None:
+    with router.events() as events:
+        assert next(events).kind == "snapshot"
+        thread.stop()
+        assert list(events) == []

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import Candidate, Shortfall
 from llm_router_mw.scheduler import Terms
+from llm_router_mw.scheduler.victims import Trusted
 from llm_router_mw.types import InstanceState
 from tests.support.scheduling import World, price
 
@@ -155,6 +157,22 @@ class TestPolicies:
         world.idle("a", "b")
         world.ask("c")
         assert world.did[-1] == "stop a"
+
+    def test_each_failure_is_counted_and_the_first_is_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(candidates: Sequence[Candidate]) -> Any:
+            raise ValueError("no idea")
+
+        faults = Faults()
+        world = World(models_max=2, policy=Trusted(Policy(fail), faults))
+        world.idle("a", "b")
+        for name in "cd":
+            world.ask(name)
+        assert world.did[-2:] == ["stop a", "stop b"]
+        assert faults.counts["eviction policy 'test'"] >= 2
+        [message] = caplog.messages
+        assert "no idea" in message
 
     def test_it_cannot_name_a_busy_instance(self) -> None:
         policy = Policy(list)

@@ -161,6 +161,7 @@ class FakeRouter:
         self.drains = False
         """Whether unloading, or falling asleep, takes longer than the call."""
         self.running_tasks: tuple[Task, ...] = ()
+        self.plugin_failures: dict[str, int] = {}
         self.saved: tuple[StoredSnapshot, ...] = ()
         self.running = False
         self.starts = 0
@@ -234,7 +235,7 @@ class FakeRouter:
         return self.views
 
     def overview(self) -> RouterView:
-        return RouterView(models_max=4, models_autoload=True)
+        return RouterView(models_max=4, models_autoload=True, plugin_failures=self.plugin_failures)
 
     async def tasks(self, model: str) -> tuple[Task, ...]:
         self._check(model)

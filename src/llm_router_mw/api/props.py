@@ -31,7 +31,7 @@ async def props(connection: Connection, router: RouterContract, settings: APISet
     """``GET /props``: of the router, or with ``?model=`` of that model."""
     name = connection.query("model")
     if not name:
-        await connection.json(_router_props(router))
+        await connection.json(_router_props(router, may_manage(connection.scope, settings)))
         return
     view = _view(router, name)
     await connection.json(_model_props(view, may_manage(connection.scope, settings)))
@@ -62,8 +62,9 @@ def _view(router: RouterContract, name: str) -> ModelView:
     )
 
 
-def _router_props(router: RouterContract) -> dict[str, Any]:
+def _router_props(router: RouterContract, detailed: bool) -> dict[str, Any]:
     about = router.overview()
+    details = {"plugin_failures": dict(about.plugin_failures)} if detailed else {}
     return {
         "role": "router",
         "max_instances": about.models_max,
@@ -73,6 +74,7 @@ def _router_props(router: RouterContract) -> dict[str, Any]:
         "model_path": "none",
         "default_generation_settings": {"params": {}, "n_ctx": 0},
         "is_sleeping": False,
+        **details,
     }
 
 

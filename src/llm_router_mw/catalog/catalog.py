@@ -8,7 +8,12 @@ import os
 from collections.abc import Iterable, Sequence
 
 from llm_router_mw.catalog.paths import is_utf8
-from llm_router_mw.errors import ConfigError, ModelFileError, ModelNotFoundError
+from llm_router_mw.errors import (
+    ConfigError,
+    LLMRouterError,
+    ModelFileError,
+    ModelNotFoundError,
+)
 from llm_router_mw.faults import Faults
 from llm_router_mw.gguf import GGUFHeader, read_headers, shards
 from llm_router_mw.protocols import ModelResolver, ModelSource
@@ -26,7 +31,8 @@ class Catalog:
     """All models of the *sources*, as they are when the catalog is built (which reads disks).
 
     Where two sources know a model of one name, the earlier source wins. The *resolvers* are asked
-    in turn for a name that no model has; one that fails is told to *faults*.
+    in turn for a name that no model has. A source or a resolver that fails is told to *faults*, and
+    done without.
 
     Raises:
         ConfigError: a source's directory is unusable, or two names collide.
@@ -103,7 +109,7 @@ class Catalog:
 
     def _add_source(self, source: ModelSource) -> None:
         mine: dict[str, Model] = {}
-        for model in source.models():
+        for model in self._models_of(source):
             _check_name(model.id, f"the id of the model at {model.path!r}")
             if not is_utf8(model.path):
                 raise ConfigError(
@@ -119,6 +125,15 @@ class Catalog:
             winner = self._models[id]
             _log.info("model %r of %s is hidden by the one of %s", id, source.name, winner.source)
         self._models = mine | self._models
+
+    def _models_of(self, source: ModelSource) -> list[Model]:
+        try:
+            return list(source.models())
+        except LLMRouterError:
+            raise  # it says what the user has to mend
+        except Exception as error:
+            self._faults.add("model source", source.name, error)
+            return []
 
     def _collect_aliases(self) -> dict[str, Model]:
         owners = dict(self._models)

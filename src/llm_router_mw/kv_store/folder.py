@@ -40,6 +40,12 @@ class Folder:
         Raises:
             SnapshotError: it is not ours alone, or cannot be made.
         """
+        if self.path.is_symlink():
+            # Whoever may change the link could have conversations put elsewhere.
+            raise SnapshotError(
+                f"{self.path} is a symbolic link; name the directory to which it leads: "
+                f"{os.path.realpath(self.path)}"
+            )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             about = self.path.lstat()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
-logger = logging.getLogger("llm_router_mw.kv_store")
+from llm_router_mw.faults import Faults
 
 Job = Callable[[], Awaitable[object]]
 
@@ -17,7 +16,10 @@ Job = Callable[[], Awaitable[object]]
 class Jobs:
     """Does what it was given while it is running."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        """*owner* is for whom it works: of his failures the first is logged."""
+        self._owner = owner
+        self._faults = Faults()
         self._jobs: deque[Job] = deque()
         self._news = anyio.Event()
         self._closing = False
@@ -52,5 +54,5 @@ class Jobs:
     async def _do(self, job: Job) -> None:
         try:
             await job()
-        except Exception:  # one that fails must not keep the next ones from being done
-            logger.exception("something about saved conversations could not be done")
+        except Exception as error:  # one that fails must not keep the next ones from being done
+            self._faults.add("work for", self._owner, error)

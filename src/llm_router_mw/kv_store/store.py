@@ -68,7 +68,7 @@ class KVStore:
         self._config = config
         self._clock = clock
         self._offered = Offered()
-        self._jobs = Jobs()
+        self._jobs = Jobs(self.name)
         self._account: MemoryAccount | None = None
         self._ram_folder = RamFolder(shared_memory)
         self._ram: Place | None = None

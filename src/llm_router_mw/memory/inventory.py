@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.allowance import Allowance, allowance_bytes, unknown_names
 from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.protocols import DeviceProbe
@@ -17,6 +19,8 @@ from llm_router_mw.units import MIB
 logger = logging.getLogger("llm_router_mw.memory")
 
 DEFAULT_MARGIN_MIB = 1024
+
+T = TypeVar("T")
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -37,12 +41,15 @@ class Inventory:
         probes: Sequence[DeviceProbe],
         margin: Allowance = DEFAULT_MARGIN_MIB,
         limit: Allowance | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """Ask *probes*; where two know a device, the first has the say.
 
-        *margin* and *limit* are the options ``models_memory_margin`` and ``memory_limit``.
+        *margin* and *limit* are the options ``models_memory_margin`` and ``memory_limit``. A probe
+        that fails is told to *faults*, and what it would have said is left out.
         """
         self._probes = probes
+        self._faults = faults or Faults()
         self._margin = margin
         self._limit = limit
         self._said: set[str] = set()
@@ -51,21 +58,26 @@ class Inventory:
         """Return all devices, those of one kind in llama.cpp's order."""
         found: list[Device] = []
         for probe in self._probes:
-            try:
-                found = _merged(found, probe.inventory())
-            except Exception as error:
-                self._warn(f"the device probe {probe.name!r} failed and is left out: {error}")
+            found = _merged(
+                found, self._asked(probe, lambda each: _devices(each.inventory())) or ()
+            )
         return tuple(_pooled(found))
 
     def used_bytes(self, pids: Sequence[int]) -> dict[str, int]:
         """Return what *pids* hold together, by device id; what no probe knows is left out."""
         found: dict[str, int] = {}
         for probe in self._probes:
-            try:
-                found = {**probe.used_bytes(pids), **found}
-            except Exception as error:
-                self._warn(f"the device probe {probe.name!r} failed and is left out: {error}")
+            told = self._asked(probe, lambda each: _numbers(each.used_bytes(pids)))
+            found = {**(told or {}), **found}
         return found
+
+    def _asked(self, probe: DeviceProbe, question: Callable[[DeviceProbe], T]) -> T | None:
+        """Return what *probe* says to *question*; None if it fails."""
+        try:
+            return question(probe)
+        except Exception as error:
+            self._faults.add("device probe", probe.name, error)
+            return None
 
     def look(
         self,
@@ -119,6 +131,30 @@ class Inventory:
         if message not in self._said:
             self._said.add(message)
             logger.warning("%s", message)
+
+
+def _devices(said: Sequence[Device]) -> list[Device]:
+    """Return what a probe has *said*, which anybody may have written.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    found = list(said)
+    if not all(isinstance(each, Device) for each in found):
+        raise TypeError(f"it said that there is {found!r}; only a Device is a device")
+    return found
+
+
+def _numbers(said: Mapping[str, int]) -> dict[str, int]:
+    """Return what a probe has *said* of bytes by device.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    found = dict(said)
+    if not all(isinstance(n_bytes, int) for n_bytes in found.values()):
+        raise TypeError(f"it said that processes hold {found!r}; bytes are whole numbers")
+    return found
 
 
 def _merged(known: Sequence[Device], found: Sequence[Device]) -> list[Device]:

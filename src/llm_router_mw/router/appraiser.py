@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.buffers import MAPPED, costs_by_device
 from llm_router_mw.memory.pools import by_pool
 from llm_router_mw.protocols import Estimator, LearningEstimator, PlacementPolicy
@@ -32,12 +33,14 @@ class Appraiser:
         *,
         charge_mmap: bool,
         is_required: bool,
+        faults: Faults,
     ) -> None:
-        """The first estimator that can tell has the say.
+        """The first estimator that can tell has the say; one that fails is told to *faults*.
 
         *charge_mmap* counts pages of mapped files in full; *is_required* refuses what nobody can
         tell about.
         """
+        self._faults = faults
         self._policy = policy
         self._estimators = estimators
         self._charge_mmap = charge_mmap
@@ -72,8 +75,17 @@ class Appraiser:
 
     def price(self, model: Model, placement: Placement, devices: Sequence[Device]) -> Price | None:
         """Return what *model* is charged in one place; None if unknown. Reads files."""
-        estimate = self._estimate(model, placement, devices)
-        return None if estimate is None else self._price(placement, estimate, devices)
+        for estimator in self._estimators:
+            try:
+                estimate = estimator.estimate(model, placement, devices)
+                if estimate is not None:
+                    return self._price(placement, estimate, devices)
+            except LLMRouterError as error:
+                # What one cannot read the next may; if the file is any good llama.cpp says itself.
+                logger.info("%s: estimator %r: %s", model.id, estimator.name, error)
+            except Exception as error:
+                self._faults.add("estimator", estimator.name, error)
+        return None
 
     def _price(
         self, placement: Placement, estimate: MemoryEstimate, devices: Sequence[Device]
@@ -97,23 +109,7 @@ class Appraiser:
                 try:
                     estimator.record(model, placement, memory, devices, used_bytes)
                 except Exception as error:  # what is not learned costs a little accuracy, no load
-                    logger.warning("%s: nothing was learned of its load: %s", model.id, error)
-
-    def _estimate(
-        self, model: Model, placement: Placement, devices: Sequence[Device]
-    ) -> MemoryEstimate | None:
-        for estimator in self._estimators:
-            try:
-                estimate = estimator.estimate(model, placement, devices)
-            except Exception as error:
-                # What one cannot read, or fails at, the next may know; whether the file is any
-                # good llama.cpp says itself.
-                level = logging.INFO if isinstance(error, LLMRouterError) else logging.ERROR
-                logger.log(level, "%s: estimator %r failed: %s", model.id, estimator.name, error)
-                continue
-            if estimate is not None:
-                return estimate
-        return None
+                    self._faults.add("estimator", estimator.name, error)
 
 
 def measured_by_pool(

@@ -18,8 +18,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from llm_router_mw.errors import LLMRouterError, RouterNotRunningError
-from llm_router_mw.protocols import DeltaStream
-from llm_router_mw.router.lease import Lease
+from llm_router_mw.protocols import DeltaStream, LeaseContract
 from llm_router_mw.router.verbs import LeaseVerbs
 from llm_router_mw.types import Delta, ModelInfo, RouterEvent, Task, Usage
 
@@ -107,7 +106,7 @@ async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:
 class BridgedStream:
     """A stream that runs on the owner loop and is read on another."""
 
-    def __init__(self, bridge: Bridge, lease: Lease, task: Task, release: bool) -> None:
+    def __init__(self, bridge: Bridge, lease: LeaseContract, task: Task, release: bool) -> None:
         self._bridge = bridge
         self._lease = lease
         self._task = task
@@ -154,7 +153,7 @@ class BridgedStream:
 class BridgedLease(LeaseVerbs):
     """A lease that is held on the owner loop and used on another."""
 
-    def __init__(self, bridge: Bridge, lease: Lease) -> None:
+    def __init__(self, bridge: Bridge, lease: LeaseContract) -> None:
         self._bridge = bridge
         self._lease = lease
 

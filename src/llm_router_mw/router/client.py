@@ -11,12 +11,10 @@ from contextlib import suppress
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import msgspec
 from msgspec.structs import replace
 
 from llm_router_mw import __version__
 from llm_router_mw.errors import (
-    InvalidRequestError,
     LLMRouterError,
     ModelLoadError,
     WireError,
@@ -24,7 +22,9 @@ from llm_router_mw.errors import (
     error_from,
 )
 from llm_router_mw.protocols import ExitReport, SleepReport
+from llm_router_mw.router.frame import checked_frame
 from llm_router_mw.router.order import Order
+from llm_router_mw.router.patience import Patience
 from llm_router_mw.router.process import WorkerProcess, describe_exit, last_line
 from llm_router_mw.router.requests import Requests
 from llm_router_mw.router.sequences import WorkerSequences
@@ -34,7 +34,6 @@ from llm_router_mw.types import ModelInfo, SequenceInfo, SleepLevel, Snapshot, S
 from llm_router_mw.wire import (
     PROTOCOL,
     Alive,
-    Decoder,
     Hello,
     Load,
     Loaded,
@@ -61,8 +60,6 @@ _START_SECONDS = 60.0
 _LAST_FRAMES_SECONDS = 1.0
 _FAREWELL_SECONDS = 10.0
 """From the end of the channel to the end of the process, at most."""
-
-_submits = msgspec.msgpack.Decoder(Submit)
 
 
 class WorkerClient:
@@ -134,9 +131,7 @@ class WorkerClient:
             ModelLoadError: it did not start, or speaks another version.
         """
         self._send(Hello(PROTOCOL, __version__))
-        with anyio.move_on_after(_START_SECONDS):
-            await self._greeted.wait()
-        if not self._greeted.is_set():
+        if not await Patience(_START_SECONDS).outlasts(self._greeted):
             self.kill()
             raise ModelLoadError(f"a worker did not start within {_START_SECONDS:g} s")
         if self._error is not None:
@@ -213,7 +208,7 @@ class WorkerClient:
 
     def submit(self, task: Task, on_finished: Callable[[], None]) -> RequestStream:
         request_id = self._next_id
-        frame = _checked_frame(Submit(request_id, task))
+        frame = checked_frame(Submit(request_id, task))
         self._next_id += 1
 
         def finished() -> None:
@@ -232,8 +227,7 @@ class WorkerClient:
         with anyio.CancelScope(shield=True):  # bounded: each rung of the ladder has its time
             self._send(Stop())
             for next_rung in (self._process.terminate, self.kill):
-                with anyio.move_on_after(timeout_seconds):
-                    await self._gone.wait()
+                if await Patience(timeout_seconds).outlasts(self._gone):
                     return
                 next_rung()
             await self._gone.wait()
@@ -300,8 +294,7 @@ class WorkerClient:
     async def _watch_exit(self) -> None:
         report = await self._process.wait()
         # What was written before the end is read first, and ends the requests as it says.
-        with anyio.move_on_after(_LAST_FRAMES_SECONDS):
-            await self._read_ended.wait()
+        await Patience(_LAST_FRAMES_SECONDS).outlasts(self._read_ended)
         self._report = report
         if report.exit_code and (last := last_line(report)):
             how = describe_exit(report)
@@ -392,17 +385,3 @@ class WorkerClient:
     def _watch_stall(self, stream: RequestStream) -> None:
         if self._tasks is not None:
             self._tasks.start_soon(stream.watch_stall, self._stall_seconds)
-
-
-def _checked_frame(message: Submit) -> bytes:
-    """Return *message* as a frame that the worker will understand.
-
-    A task that app code made may hold anything; a worker that can't read a frame ends itself, and
-    all other requests with it.
-    """
-    try:
-        frame = encode(message)
-        next(Decoder(_submits).feed(frame))
-    except (WireError, msgspec.MsgspecError, TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidRequestError(f"the task cannot be sent to the worker: {error}") from error
-    return frame

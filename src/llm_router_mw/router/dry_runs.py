@@ -7,15 +7,16 @@ one model after the other, and while a request waits only for the places that ma
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import anyio
 import anyio.to_thread
 
 from llm_router_mw.errors import LLMRouterError
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import (
     Estimator,
     MemoryAccount,
@@ -34,6 +35,8 @@ _PAUSE_SECONDS = 0.25
 """Between two models in the background: reading headers must not keep requests from their turn."""
 _ROOM_SECONDS = 30.0
 """After which it is tried again where there was no room."""
+_CANCEL_AGAIN_SECONDS = 0.05
+"""Whoever is told to end before his thread has begun may not have heard it."""
 _TRIES = 3
 """Of one model in the background, each of which was cut short by a request."""
 
@@ -48,8 +51,13 @@ class DryRuns:
         policy: PlacementPolicy,
         account: MemoryAccount,
         devices: Callable[[], Sequence[Device]],
+        faults: Faults,
     ) -> None:
-        """*when* is the option ``dry_runs``; memory is charged to *account* while it is used."""
+        """*when* is the option ``dry_runs``; memory is charged to *account* while it is used.
+
+        An estimator that fails is told to *faults*; its estimate is done without.
+        """
+        self._faults = faults
         self._when = when
         self._estimators = [each for each in estimators if isinstance(each, PreparingEstimator)]
         self._policy = policy
@@ -103,24 +111,34 @@ class DryRuns:
     ) -> list[tuple[PreparingEstimator, Placement]]:
         """Return what is to be found out: of a model that nobody knows enough of, or *always*."""
         devices = self._devices()
+        places: list[Placement] = []
 
-        def look() -> list[tuple[PreparingEstimator, Placement]]:
-            wanted = [each for each in self._estimators if always or each.is_wanted(model)]
-            places = list(self._policy.place(model, devices))[:_PLACES] if wanted else []
+        def look(estimator: PreparingEstimator) -> list[tuple[PreparingEstimator, Placement]]:
+            if not (always or estimator.is_wanted(model)):
+                return []
+            if not places:
+                places.extend(self._policy.place(model, devices)[:_PLACES])
             return [
-                (each, place)
-                for each in wanted
+                (estimator, place)
                 for place in places
-                if not each.is_prepared(model, place, devices)
+                if not estimator.is_prepared(model, place, devices)
             ]
 
+        missing = []
+        for estimator in self._estimators:
+            with self._told(estimator, model):
+                missing += await anyio.to_thread.run_sync(look, estimator)
+        return missing
+
+    @contextmanager
+    def _told(self, estimator: PreparingEstimator, model: Model) -> Iterator[None]:
+        """Go on where *estimator* fails: what it would have found out is done without."""
         try:
-            return await anyio.to_thread.run_sync(look)
+            yield
         except LLMRouterError as error:  # a load will say so
             logger.info("%s: no dry run: %s", model.id, error)
-        except Exception:  # a plugin's own failure must not end the router
-            logger.exception("%s: no dry run", model.id)
-        return []
+        except Exception as error:
+            self._faults.add("estimator", estimator.name, error)
 
     async def _prepare(
         self, model: Model, missing: Iterable[tuple[PreparingEstimator, Placement]]
@@ -129,40 +147,49 @@ class DryRuns:
         devices = self._devices()
         async with self._turn:
             for estimator, placement in missing:
-                needs = estimator.needs(placement, devices)
-                if any(size > self._account.room(pool) for pool, size in needs.items()):
-                    logger.info("%s: no room for a dry run now", model.id)
-                    return False
-                self._account.hold(needs)
-                try:
-                    await _cancellable(estimator, model, placement, devices)
-                except LLMRouterError as error:
-                    logger.info("%s: no dry run: %s", model.id, error)
-                except Exception:  # a plugin's own failure must not end the router
-                    logger.exception("%s: estimator %r failed", model.id, estimator.name)
-                finally:
-                    self._account.hold({})
+                with self._told(estimator, model):
+                    needs = estimator.needs(placement, devices)
+                    if any(size > self._account.room(pool) for pool, size in needs.items()):
+                        logger.info("%s: no room for a dry run now", model.id)
+                        return False
+                    self._account.hold(needs)
+                    try:
+                        await self._cancellable(estimator, model, placement, devices)
+                    finally:
+                        self._account.hold({})
         return True
 
+    async def _cancellable(
+        self,
+        estimator: PreparingEstimator,
+        model: Model,
+        placement: Placement,
+        devices: Sequence[Device],
+    ) -> None:
+        """Let *estimator* prepare in a thread; if this is cancelled, it is told to end at once."""
+        failures: list[Exception] = []
+        over = anyio.Event()
 
-async def _cancellable(
-    estimator: PreparingEstimator, model: Model, placement: Placement, devices: Sequence[Device]
-) -> None:
-    """Let *estimator* prepare in a thread; if this is cancelled, it is told to end at once."""
+        async def prepare() -> None:
+            try:
+                await anyio.to_thread.run_sync(estimator.prepare, model, placement, devices)
+            except Exception as error:  # out of the task group it would come wrapped
+                failures.append(error)
+            finally:
+                over.set()
 
-    async def watch() -> None:
-        try:
-            await anyio.sleep(math.inf)
-        finally:
-            estimator.cancel()
+        async def watch() -> None:
+            try:
+                await over.wait()
+            finally:
+                with anyio.CancelScope(shield=True), self._told(estimator, model):
+                    while not over.is_set():
+                        estimator.cancel()
+                        with anyio.move_on_after(_CANCEL_AGAIN_SECONDS):
+                            await over.wait()
 
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        try:
-            await anyio.to_thread.run_sync(estimator.prepare, model, placement, devices)
-        except Exception as error:  # out of the task group it would come wrapped
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(prepare)
+            tasks.start_soon(watch)
+        for failure in failures:
+            raise failure

@@ -6,17 +6,15 @@ as ours where the pools are looked at. What it can shed is as good as free to a 
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import anyio
 import anyio.abc
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import MemoryHolder
 from llm_router_mw.scheduler import events
-
-logger = logging.getLogger("llm_router_mw.router")
 
 _SHED_SECONDS = 30.0
 """All loads wait for whoever sheds: one that never ends must not hold them up for ever."""
@@ -34,8 +32,10 @@ class Account:
         shed: Shed | None,
         dispatch: Callable[[events.Event], None],
         room: Callable[[str], int],
+        faults: Faults,
     ) -> None:
         self.name = name
+        self._faults = faults
         self.held: Mapping[str, int] = {}
         """By pool, as it was last said."""
         self._shed = shed
@@ -75,8 +75,8 @@ class Account:
                 while self._asked:
                     pool, n_bytes = self._asked.popitem()
                     await self._shed(pool, n_bytes)
-        except Exception:  # a plugin's own failure must not end the router
-            logger.exception("%r could not give memory back", self.name)
+        except Exception as error:
+            self._faults.add("memory holder", self.name, error)
         finally:
             self._asked.clear()
             self.settled.set()
@@ -96,16 +96,22 @@ class Holdings:
         tasks: anyio.abc.TaskGroup,
         dispatch: Callable[[events.Event], None],
         room: Callable[[str], int],
+        faults: Faults,
     ) -> None:
-        """*dispatch* sends an event to the scheduler; *room* tells what nobody has of a pool."""
+        """*dispatch* sends an event to the scheduler; *room* tells what nobody has of a pool.
+
+        One that cannot give memory back is told to *faults*.
+        """
         self._tasks = tasks
+        self._faults = faults
         self._dispatch = dispatch
         self._room = room
         self._accounts: dict[str, Account] = {}
 
     def open(self, name: str, shed: Shed | None = None) -> Account:
         """Return a new account; *shed* gives memory back when models need it."""
-        account = self._accounts[name] = Account(name, shed, self._dispatch, self._room)
+        account = Account(name, shed, self._dispatch, self._room, self._faults)
+        self._accounts[name] = account
         return account
 
     def open_for(self, things: Iterable[object]) -> None:

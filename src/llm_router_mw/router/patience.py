@@ -1,4 +1,4 @@
-"""How long to wait for a worker that says nothing."""
+"""How long to wait for somebody who gives no sign of life."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Patience:
     """Waits for an event as long as there are signs of life.
 
     Only time in which we listened counts. It is measured in ticks, and one that took much longer
-    than it should was spent by this loop doing something else: what the worker said meanwhile
-    still lies in the pipe.
+    than it should was spent by this loop doing something else: what was said meanwhile has yet to
+    be read.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 
 from llm_router_mw.protocols import ExitReport
+from llm_router_mw.router.patience import Patience
 
 # -P: the working directory must not shadow modules; -u would slow the log only.
 _COMMAND = (sys.executable, "-P", "-m", "llm_router_mw.worker")
@@ -132,8 +133,7 @@ class WorkerProcess:
     async def wait(self) -> ExitReport:
         """Return when the process is gone."""
         exit_code = await self._process.wait()
-        with anyio.move_on_after(_LAST_WORDS_SECONDS):
-            await self._log_ended.wait()
+        await Patience(_LAST_WORDS_SECONDS).outlasts(self._log_ended)
         return ExitReport(exit_code=exit_code, log_tail="\n".join(self._log))
 
     def terminate(self) -> None:

@@ -118,16 +118,8 @@ def load_registry(
     told = _Told(config.plugin_options)
     asking = structs.replace(config, plugin_options=told)
     plugins = Plugins(asking, given, use_installed=use_installed)
-    supplied: list[_Named] = []
-    for answer in plugins.answers([*(hook for hook, _ in _OBJECTS.values()), _CHAT_FORMATS]):
-        try:
-            supplied += _checked(answer)
-        except PluginLoadError as error:
-            plugins.forgive(answer.plugin, error)
+    supplied = _supplied(plugins, [*(hook for hook, _ in _OBJECTS.values()), _CHAT_FORMATS])
     _tell_of_unread(told.unread, strict=config.strict_plugins)
-    # What has been left out for one of its answers is left out whole.
-    used = frozenset(plugins)
-    supplied = [each for each in supplied if each.owner in used]
     found: dict[str, Any] = {
         field: _merged(supplied, hook, kind.__name__) for field, (hook, kind) in _OBJECTS.items()
     }
@@ -142,6 +134,37 @@ def load_registry(
         left_out=plugins.left_out,
         names=names,
     )
+
+
+def load_route_groups(
+    config: RouterConfig, given: Iterable[object] = (), *, use_installed: bool = True
+) -> Mapping[str, RouteGroup]:
+    """Ask plugins only for what they add to the routes of a door: the rest works in another place.
+
+    Raises:
+        PluginLoadError: as ``load_registry``.
+        PluginConflictError: two groups have one name.
+    """
+    hook, protocol = _OBJECTS["route_groups"]
+    plugins = Plugins(config, given, use_installed=use_installed)
+    return _merged(_supplied(plugins, [hook]), hook, protocol.__name__)
+
+
+def _supplied(plugins: Plugins, hooks: Iterable[str]) -> list[_Named]:
+    """Return what *plugins* supply for *hooks*.
+
+    Raises:
+        PluginLoadError: one raised, or supplied something of the wrong shape.
+    """
+    supplied: list[_Named] = []
+    for answer in plugins.answers(hooks):
+        try:
+            supplied += _checked(answer)
+        except PluginLoadError as error:
+            plugins.forgive(answer.plugin, error)
+    # What has been left out for one of its answers is left out whole.
+    used = frozenset(plugins)
+    return [each for each in supplied if each.owner in used]
 
 
 class _Told(dict[str, dict[str, Any]]):

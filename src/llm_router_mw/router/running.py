@@ -17,8 +17,10 @@ from anyio.from_thread import BlockingPortal
 from llm_router_mw.catalog import Catalog
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import LLMRouterError
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.inventory import Inventory
 from llm_router_mw.memory.machine_lock import MachineLock
+from llm_router_mw.memory.placement import AutoPlacement
 from llm_router_mw.memory.state_identity import state_identity
 from llm_router_mw.protocols import Clock
 from llm_router_mw.router.appraiser import Appraiser
@@ -30,6 +32,7 @@ from llm_router_mw.router.guards import Guards
 from llm_router_mw.router.holdings import Holdings
 from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.library import Library, open_library
+from llm_router_mw.router.placing import Placing
 from llm_router_mw.router.registry import Registry
 from llm_router_mw.router.sleep_handlers import SleepHandlers
 from llm_router_mw.router.terms import keeps_states, preloads, terms_of
@@ -63,6 +66,7 @@ class Running:
     conductor: Conductor
     bridge: Bridge
     guards: Guards
+    faults: Faults
     habits: NextModel | None
     """What clients ask for next; None if nothing is loaded on a guess."""
 
@@ -91,6 +95,7 @@ class Running:
             models_max=self.config.models_max,
             models_autoload=self.config.models_autoload,
             waiting=self.scheduler.total_waiting,
+            plugin_failures=self.faults.counts,
         )
 
 
@@ -107,16 +112,14 @@ async def start(
     Raises:
         LLMRouterError: an option or a directory is wrong.
     """
+    faults = registry.faults
     catalog = await anyio.to_thread.run_sync(
-        Catalog,
-        tuple(registry.sources.values()),
-        tuple(registry.resolvers.values()),
-        registry.faults,
+        Catalog, tuple(registry.sources.values()), tuple(registry.resolvers.values()), faults
     )
     library = await open_library(stack, config, catalog.models(), clock)
     terms = terms_of(catalog.models(), config)
     first = preloads(catalog.models(), config)
-    scheduler = Scheduler(registry.policy(config.eviction_policy), _limits(config))
+    scheduler = Scheduler(registry.policy(config.eviction_policy), _limits(config), faults)
     portal = await stack.enter_async_context(BlockingPortal())
     stack.push_async_callback(portal.stop, cancel_remaining=True)
     engine = registry.engine(config.engine)
@@ -129,11 +132,17 @@ async def start(
     lock = MachineLock()
     stack.callback(lock.leave)
     holdings = Holdings(
-        tasks, lambda event: conductor.dispatch(event), lambda pool: scheduler.ledger.room(pool)
+        tasks,
+        lambda event: conductor.dispatch(event),
+        lambda pool: scheduler.ledger.room(pool),
+        faults,
     )
     watcher = MemoryWatcher(
         Inventory(
-            tuple(registry.probes.values()), config.models_memory_margin, config.memory_limit
+            tuple(registry.probes.values()),
+            config.models_memory_margin,
+            config.memory_limit,
+            faults,
         ),
         lambda: conductor.workers.processes(),
         lambda readings, held: conductor.dispatch(
@@ -144,19 +153,26 @@ async def start(
         besides=holdings.bytes_by_pool,
         every_seconds=config.watch_memory_seconds,
     )
-    appraiser = Appraiser(
+    placing = Placing(
         registry.placement(config.placement_policy),
+        AutoPlacement(config.models_memory_margin),
+        faults,
+    )
+    appraiser = Appraiser(
+        placing,
         tuple(registry.estimators.values()),
         charge_mmap=config.charge_mmap,
         is_required=config.require_estimate,
+        faults=faults,
     )
 
     dry_runs = DryRuns(
         config.dry_runs,
         registry.estimators.values(),
-        registry.placement(config.placement_policy),
+        placing,
         holdings.open("dry-run"),
         lambda: watcher.devices,
+        faults,
     )
 
     def model_of(key: InstanceKey) -> Model:
@@ -197,7 +213,7 @@ async def start(
     sleep_handlers = SleepHandlers(
         handlers,
         tasks,
-        registry.faults,
+        faults,
         lambda key, reason: conductor.handler_failed(key, reason),
         models=names.__getitem__,
         hurried=lambda: scheduler.total_waiting > 0,
@@ -218,6 +234,7 @@ async def start(
             on_loaded=learn,
             handlers=sleep_handlers,
             identify=identify,
+            faults=faults,
             stop_timeout_seconds=config.stop_timeout_seconds,
             file_of=library.file,
         )
@@ -250,7 +267,7 @@ async def start(
     tasks.start_soon(
         dry_runs.run, here.values(), lambda found: conductor.outdate_price(keys[found])
     )
-    guards = Guards(registry.guards.values(), registry.faults, tasks, clock)
+    guards = Guards(registry.guards.values(), faults, tasks, clock)
     if config.warm_weights:
 
         def sleeping() -> list[str]:
@@ -262,7 +279,8 @@ async def start(
 
         tasks.start_soon(Warmth(sleeping, lambda: scheduler.ledger.room(HOST)).run)
     habits = NextModel() if config.prefetch else None
-    return Running(config, catalog, library, scheduler, conductor, Bridge(portal), guards, habits)
+    bridge = Bridge(portal)
+    return Running(config, catalog, library, scheduler, conductor, bridge, guards, faults, habits)
 
 
 async def _preload(conductor: Conductor, models: Sequence[Model]) -> None:

@@ -11,6 +11,7 @@ import anyio.abc
 from llm_router_mw.faults import Faults
 from llm_router_mw.protocols import EngineInstance, KeepsSequences, SleepHandler, SnapshotStore
 from llm_router_mw.router.handle import Handle, Surroundings
+from llm_router_mw.router.patience import Patience
 from llm_router_mw.types import InstanceKey, Step
 from llm_router_mw.wire import SnapshotNews
 
@@ -161,9 +162,7 @@ class _Work:
             self.done.set()
 
     async def ended_within(self, seconds: float) -> bool:
-        with anyio.move_on_after(seconds):
-            await self.done.wait()
-        return self.done.is_set()
+        return await Patience(seconds).outlasts(self.done)
 
     def give_up(self, seconds: float) -> None:
         self._failed(TimeoutError(f"it took longer than {seconds:g} s"))

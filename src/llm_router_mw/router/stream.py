@@ -8,6 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from llm_router_mw.errors import ClientStalledError, LLMRouterError, error_from
+from llm_router_mw.router.patience import Patience
 from llm_router_mw.types import Delta, FailureDelta, FinishDelta, Usage
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 
@@ -35,6 +36,8 @@ class RequestStream:
         self._on_finished = on_finished
         self._on_full = on_full
         self._buffer: deque[Delta] = deque()
+        self._sink: Callable[[Delta], None] | None = None
+        """Gets what comes, in place of the buffer."""
         self._reads = 0
         self._taken = 0
         self._unread = 0
@@ -67,9 +70,30 @@ class RequestStream:
             self._wake = anyio.Event()
             await self._wake.wait()
         delta = self._buffer.popleft()
-        self._reads += 1
-        self._give_credit()
+        self.took(1)
         return delta
+
+    def forward(self, sink: Callable[[Delta], None]) -> None:
+        """Hand each delta to *sink* as it comes, a failure as the last one; nobody iterates then.
+
+        Who gets them in the end says so by ``took``: until then they count as buffered.
+        """
+        self._sink = sink
+        while self._buffer:
+            sink(self._buffer.popleft())
+        if self._error is not None:
+            sink(FailureDelta(self._error.to_failure()))
+
+    def took(self, amount: int) -> None:
+        """Note that *amount* deltas have been read."""
+        # Credit is given in batches: one message for many deltas. The finish needs and earns none.
+        self._reads += amount
+        self._taken += amount
+        if self._taken >= INITIAL_CREDIT // 2 and not self._finished:
+            self._send(Credit(self._id, self._taken))
+            self._unread -= self._taken
+            self._taken = 0
+            self._room.set()
 
     def cancel(self, error: LLMRouterError | None = None) -> None:
         if not self._finished and not self._cancelled:
@@ -85,7 +109,10 @@ class RequestStream:
         if isinstance(delta, FailureDelta):
             self.fail(error_from(delta.failure))
             return
-        self._buffer.append(delta)
+        if self._sink is None:
+            self._buffer.append(delta)
+        else:
+            self._sink(delta)
         if isinstance(delta, FinishDelta):
             self._usage = delta.usage
             self._finish()
@@ -100,6 +127,8 @@ class RequestStream:
         """End the request with *error*; what was buffered is still read first."""
         if self._error is None and not self._finished:
             self._error = error
+            if self._sink is not None:
+                self._sink(FailureDelta(error.to_failure()))
             self._finish()
             self._wake.set()
 
@@ -108,23 +137,12 @@ class RequestStream:
         room = self._room
         while not room.is_set():
             reads = self._reads
-            with anyio.move_on_after(stall_seconds):
-                await room.wait()
-            if not room.is_set() and self._reads == reads:
+            if not await Patience(stall_seconds).outlasts(room) and self._reads == reads:
                 self.cancel(
                     ClientStalledError(
                         f"nothing was read for {stall_seconds:g} s; request cancelled"
                     )
                 )
-
-    def _give_credit(self) -> None:
-        # In batches: one message for many deltas. The finish needs no credit and earns none.
-        self._taken += 1
-        if self._taken >= INITIAL_CREDIT // 2 and not self._finished:
-            self._send(Credit(self._id, self._taken))
-            self._unread -= self._taken
-            self._taken = 0
-            self._room.set()
 
     def _finish(self) -> None:
         self._finished = True

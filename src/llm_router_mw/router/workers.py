@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 
 from llm_router_mw.errors import LLMRouterError, ModelLoadError
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.machine_lock import Hold
 from llm_router_mw.protocols import Clock, EngineFactory, EngineInstance
 from llm_router_mw.router.appraiser import mapped_bytes, measured_by_pool
@@ -43,6 +44,8 @@ class Worker:
         self.saving = anyio.Lock()
         """Held while they keep it."""
         self.stopping = False
+        self.at_gate = anyio.CancelScope()
+        """Its wait for the right to load: who is not wanted any more need not have it."""
         self.exited = anyio.Event()
 
 
@@ -68,6 +71,7 @@ class Workers:
         on_loaded: Loaded,
         handlers: SleepHandlers,
         identify: Identify,
+        faults: Faults,
         stop_timeout_seconds: float,
         file_of: Callable[[str], str] = str,
     ) -> None:
@@ -85,6 +89,8 @@ class Workers:
         """Learns from a load."""
         self._handlers = handlers
         self._identify = identify
+        self._faults = faults
+        """Told what the engine does wrong."""
         self._stop_timeout_seconds = stop_timeout_seconds
         self._file_of = file_of
         """Returns the file that a path stands for."""
@@ -155,6 +161,7 @@ class Workers:
         worker = self._current(key, generation)
         if worker is not None:
             worker.stopping = True
+            worker.at_gate.cancel()
             if worker.engine is not None:
                 self._tasks.start_soon(self._stop, worker, worker.engine)
 
@@ -163,11 +170,12 @@ class Workers:
         worker = self._current(key, generation)
         if worker is not None:
             worker.stopping = True
+            worker.at_gate.cancel()
             if worker.engine is not None:
                 try:
                     worker.engine.kill()
-                except Exception:
-                    logger.exception("engine %r could not kill a worker", self._engine.name)
+                except Exception as error:
+                    self._blame(error)
 
     def _current(self, key: InstanceKey, generation: int) -> Worker | None:
         worker = self._workers.get(key)
@@ -178,7 +186,8 @@ class Workers:
     async def _run(self, key: InstanceKey, worker: Worker) -> None:
         hold = None
         if self._gate is not None and worker.price is not None:
-            hold = await self._gate.admit(worker.price)
+            with worker.at_gate:
+                hold = await self._gate.admit(worker.price)
             if hold is None and not worker.stopping:
                 self._forget(key, worker)
                 self._tell_deferred(key, worker)
@@ -204,6 +213,8 @@ class Workers:
         reason = "its worker has stopped"
         is_gone = False
         try:
+            if worker.stopping:  # before there was anything to stop
+                return
             worker.engine = await self._engine.create()
             if not worker.stopping:
                 await self._load(key, worker, worker.engine)
@@ -341,8 +352,8 @@ class Workers:
     async def _end(self, engine: EngineInstance) -> None:
         try:
             await engine.stop(self._stop_timeout_seconds)
-        except Exception:  # an engine plugin's own failure must not end the router
-            logger.exception("engine %r could not stop a worker", self._engine.name)
+        except Exception as error:  # an engine plugin's own failure must not end the router
+            self._blame(error)
 
     # What came of it
 
@@ -373,5 +384,5 @@ class Workers:
         )
 
     def _blame(self, error: Exception) -> str:
-        logger.error("engine %r failed", self._engine.name, exc_info=error)
+        self._faults.add("engine", self._engine.name, error)
         return f"engine {self._engine.name!r} failed: {error}"

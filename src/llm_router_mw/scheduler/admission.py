@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from msgspec import Struct
 
 from llm_router_mw.memory.ledger import Amounts, Ledger
-from llm_router_mw.protocols import Candidate, EvictionPolicy
+from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import asleep, candidate, needs_of, residue
 from llm_router_mw.scheduler.instance import ABSENT, ASLEEP, LEAVING, ON_ITS_WAY, Instance
@@ -21,7 +21,7 @@ from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
 from llm_router_mw.scheduler.supply import Supply
 from llm_router_mw.scheduler.terms import Terms
-from llm_router_mw.scheduler.victims import chosen
+from llm_router_mw.scheduler.victims import Trusted, chosen
 from llm_router_mw.types import InstanceKey, InstanceState, Price
 
 
@@ -42,7 +42,7 @@ class Admission:
         self,
         ledger: Ledger,
         supply: Supply,
-        policy: EvictionPolicy,
+        policy: Trusted,
         now: float,
         is_settled: Callable[[Instance], bool] | None,
         terms_of: Callable[[Instance], Terms],

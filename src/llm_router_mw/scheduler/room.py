@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llm_router_mw.memory.ledger import Ledger
-from llm_router_mw.protocols import EvictionPolicy
 from llm_router_mw.scheduler.admission import Admission, Proposal, choices_of, fits
 from llm_router_mw.scheduler.demand import candidate
 from llm_router_mw.scheduler.instance import ABSENT, ON_ITS_WAY, Instance
@@ -16,6 +15,7 @@ from llm_router_mw.scheduler.queue import Queue, Ticket, Turn
 from llm_router_mw.scheduler.residents import Do, Residents
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.timers import Timers
+from llm_router_mw.scheduler.victims import Trusted
 from llm_router_mw.types import Failure, InstanceKey, InstanceState
 
 SETTLED = "settled"
@@ -33,7 +33,7 @@ class Room:
 
     def __init__(
         self,
-        policy: EvictionPolicy,
+        policy: Trusted,
         limits: Limits,
         ledger: Ledger,
         residents: Residents,

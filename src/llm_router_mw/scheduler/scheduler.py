@@ -23,6 +23,7 @@ from llm_router_mw.errors import (
     RouterNotRunningError,
     WorkerDiedError,
 )
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.protocols import EvictionPolicy
 from llm_router_mw.scheduler import actions, events
@@ -37,6 +38,7 @@ from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.room import Room
 from llm_router_mw.scheduler.terms import NOTHING_SAID, Companion
 from llm_router_mw.scheduler.timers import Timers
+from llm_router_mw.scheduler.victims import Trusted
 from llm_router_mw.types import Failure, InstanceKey, InstanceState, QueuePlace, Step
 
 _LOADING = frozenset({InstanceState.LOADING, InstanceState.WAKING})
@@ -47,7 +49,10 @@ _AT_REST = frozenset({InstanceState.LOADED, InstanceState.DRAINING, InstanceStat
 class Scheduler:
     """The single owner of instances' states, leases, the queue and the ledger."""
 
-    def __init__(self, policy: EvictionPolicy, limits: Limits) -> None:
+    def __init__(
+        self, policy: EvictionPolicy, limits: Limits, faults: Faults | None = None
+    ) -> None:
+        """*policy* chooses victims; where it fails, *faults* is told, and LRU chooses them."""
         self._limits = limits
         self._actions: list[actions.Action] = []
         self.ledger = Ledger()
@@ -71,7 +76,7 @@ class Scheduler:
             on_left=self._ticket_left,
         )
         self._room = Room(
-            policy,
+            Trusted(policy, faults or Faults()),
             limits,
             self.ledger,
             self._residents,

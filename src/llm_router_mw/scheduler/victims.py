@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
+from llm_router_mw.faults import Faults
 from llm_router_mw.memory.ledger import Amounts
 from llm_router_mw.protocols import Candidate, EvictionPolicy, Shortfall
 
-logger = logging.getLogger("llm_router_mw.scheduler")
+
+class Trusted:
+    """An eviction policy that cannot fail: where *policy* does, it has nothing to propose."""
+
+    def __init__(self, policy: EvictionPolicy, faults: Faults) -> None:
+        """What *policy* raises is told to *faults*."""
+        self.name = policy.name
+        self._policy = policy
+        self._faults = faults
+
+    def rank(
+        self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
+    ) -> Sequence[Candidate]:
+        """Return what the policy proposes."""
+        try:
+            return list(self._policy.rank(candidates, shortfall, now))
+        except Exception as error:
+            self._faults.add("eviction policy", self.name, error)
+            return ()
 
 
 def chosen(
-    policy: EvictionPolicy,
+    policy: Trusted,
     idle: Sequence[Candidate],
     busy: Sequence[Candidate],
     lacking: Amounts,
@@ -27,21 +45,15 @@ def chosen(
 
 
 def ranked(
-    policy: EvictionPolicy, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
+    policy: Trusted, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
 ) -> Iterator[Candidate]:
     """Yield all *candidates*, best victim first, as *policy* ranks them.
 
     What the policy made up or named twice is dropped; what it left out follows in LRU order; if
-    it raises, LRU decides alone. A policy can thus neither evict a busy instance nor block one.
+    it fails, LRU decides alone. A policy can thus neither evict a busy instance nor block one.
     """
-    try:
-        proposed = list(policy.rank(tuple(candidates), shortfall, now))
-    except Exception:
-        logger.exception("eviction policy %r failed; using LRU for this decision", policy.name)
-        yield from _by_age(candidates)
-        return
     known = set(map(id, candidates))
-    for candidate in proposed:  # mostly the first few are enough
+    for candidate in policy.rank(tuple(candidates), shortfall, now):  # mostly a few are enough
         if id(candidate) in known:
             known.discard(id(candidate))
             yield candidate

@@ -31,6 +31,8 @@ class RouterView(Struct, frozen=True, kw_only=True):
     models_autoload: bool
     waiting: int = 0
     """Requests in the queue."""
+    plugin_failures: Mapping[str, int] = {}
+    """How often each object of a plugin has failed while it worked, by its kind and name."""
 
 
 class ModelView(Struct, frozen=True, kw_only=True):

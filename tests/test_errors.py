@@ -10,6 +10,7 @@ import pytest
 
 from llm_router_mw import errors
 from llm_router_mw.errors import (
+    AvailabilityError,
     LeaseExpiredError,
     LLMRouterError,
     ModelLoadError,
@@ -130,6 +131,24 @@ def test_a_failure_of_unknown_kind_is_still_an_error() -> None:
     error = error_from(Failure(kind="NewerError", message="it went wrong"))
     assert type(error) is LLMRouterError
     assert error.message == "it went wrong"
+
+
+class TeapotError(AvailabilityError):
+    """As a plugin may have one."""
+
+    status = 418
+    code = "teapot"
+
+
+def test_an_error_of_a_plugin_looks_the_same_to_clients_however_far_it_came() -> None:
+    error: LLMRouterError = TeapotError("short and stout", param="cups")
+    for _ in range(2):
+        frame = msgspec.msgpack.encode(error.to_failure())
+        error = error_from(msgspec.msgpack.decode(frame, type=Failure))
+        assert (error.status, error.error_type, error.code) == (418, "unavailable_error", "teapot")
+        assert (error.message, error.param) == ("short and stout", "cups")
+        assert error.retry_after_seconds == 1.0
+    assert LLMRouterError.status == 500
 
 
 def test_a_lack_of_memory_survives_the_pipe() -> None:

@@ -113,6 +113,13 @@ def test_a_length_beyond_the_limit_is_refused_at_once() -> None:
         list(wire.router_decoder().feed(prefix))
 
 
+def test_less_is_taken_of_who_is_not_known() -> None:
+    decoder = wire.router_decoder()
+    decoder.max_frame_bytes = 10
+    with pytest.raises(WireError, match="announces 11 bytes"):
+        list(decoder.feed((11).to_bytes(4, "little")))
+
+
 def test_a_message_beyond_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 10)
     with pytest.raises(WireError, match="over the limit of 10"):

@@ -42,7 +42,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from llm_router_mw.types import Failure
+import msgspec
+
+from llm_router_mw.types import ErrorLook, Failure
 
 
 class LLMRouterError(Exception):
@@ -74,7 +76,12 @@ class LLMRouterError(Exception):
 
     def to_failure(self) -> Failure:
         """Return the error as data that can cross the pipe."""
-        return Failure(kind=type(self).__name__, message=self.message, fields=self.fields)
+        known = _BY_NAME.get(type(self).__name__, LLMRouterError)
+        look = ErrorLook(self.status, self.error_type, self.code)
+        if look == ErrorLook(known.status, known.error_type, known.code):
+            return Failure(kind=type(self).__name__, message=self.message, fields=self.fields)
+        fields = {**self.fields, "retry_after_seconds": self.retry_after_seconds}
+        return Failure(kind=type(self).__name__, message=self.message, fields=fields, look=look)
 
 
 class ConfigError(LLMRouterError):
@@ -326,5 +333,11 @@ _BY_NAME = _subclasses(LLMRouterError)
 
 
 def error_from(failure: Failure) -> LLMRouterError:
-    """Return the error that *failure* describes; an unknown kind becomes the base class."""
-    return _BY_NAME.get(failure.kind, LLMRouterError)(failure.message, **failure.fields)
+    """Return the error that *failure* describes.
+
+    One of an unknown kind is of the base class, and looks to clients as it did where it came from.
+    """
+    error = _BY_NAME.get(failure.kind, LLMRouterError)(failure.message, **failure.fields)
+    if failure.look is not None:
+        vars(error).update(msgspec.structs.asdict(failure.look))
+    return error

@@ -267,10 +267,12 @@ class Decoder(Generic[MessageT]):
     """Cuts a byte stream into messages.
 
     Raises:
-        WireError: a length over :data:`MAX_FRAME_BYTES`, or a body that is no known message.
+        WireError: a length over ``max_frame_bytes``, or a body that is no known message.
     """
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[MessageT]) -> None:
+        self.max_frame_bytes = MAX_FRAME_BYTES
+        """Lower it for a peer that is not known yet."""
         self._decoder = decoder
         self._buffer = bytearray()
 
@@ -279,7 +281,7 @@ class Decoder(Generic[MessageT]):
         self._buffer += data
         while len(self._buffer) >= _PREFIX_BYTES:
             length = int.from_bytes(self._buffer[:_PREFIX_BYTES], "little")
-            if length > MAX_FRAME_BYTES:
+            if length > self.max_frame_bytes:
                 raise WireError(f"a frame announces {length} bytes; the stream is out of step")
             end = _PREFIX_BYTES + length
             if len(self._buffer) < end:

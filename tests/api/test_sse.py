@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
+from starlette.types import Message
 
 from llm_router_mw.api import APISettings
 from llm_router_mw.api.connection import ClientDisconnectedError, Connection
@@ -143,3 +145,26 @@ async def test_a_stall_is_seen_though_the_stream_was_idle_before() -> None:
 async def _set_when_idle(event: anyio.Event) -> None:
     await anyio.wait_all_tasks_blocked()
     event.set()
+
+
+async def test_time_in_which_the_loop_stood_still_is_not_the_clients() -> None:
+    client, waited, takes = new_client(), anyio.Event(), anyio.Event()
+
+    async def send(message: Message) -> None:
+        if len(client.messages) == 2:
+            waited.set()
+            await takes.wait()
+        await Client.send(client, message)
+
+    async def block_the_loop() -> None:
+        await waited.wait()
+        await anyio.sleep(0.05)
+        time.sleep(0.5)  # noqa: ASYNC251
+        await anyio.sleep(0.05)  # it takes something as soon as it is its turn
+        takes.set()
+
+    client.send = send  # type: ignore[method-assign]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(block_the_loop)
+        await run(client, Source(b"a", b"b"), APISettings(client_stall_seconds=0.2))
+    assert client.pieces == [b"a", b"b", b""]

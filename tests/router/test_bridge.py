@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -226,17 +227,19 @@ async def test_a_lease_that_is_granted_too_late_is_given_back(plugin: FakePlugin
 
 async def test_what_came_before_the_cancelling_is_given_back() -> None:
     undone: list[int] = []
-    done = threading.Event()
+    called, go_on, done = threading.Event(), threading.Event(), threading.Event()
     async with bridge() as (over, _):
 
         async def call() -> int:
+            called.set()
+            await anyio.to_thread.run_sync(go_on.wait, 10)
             done.set()
             return 5
 
         async def visit() -> None:
             asked = asyncio.create_task(over.run(call, undone.append))
-            await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
+            await until(called.is_set)
+            go_on.set()
             done.wait(10)  # this loop stands still, and doesn't see that the result is there
             time.sleep(0.01)  # noqa: ASYNC251
             asked.cancel()
@@ -319,3 +322,133 @@ async def test_a_bridged_lease_may_be_released_at_home(plugin: FakePlugin) -> No
         assert router.models()[0].leases == 1
         lease.release()
         assert router.models()[0].leases == 0
+
+
+async def test_a_callers_loop_stays_free_while_the_owners_is_blocked() -> None:
+    gaps: list[float] = []
+    arrived, blocked = threading.Event(), threading.Event()
+    async with bridge() as (over, _):
+
+        async def call() -> int:
+            return 5
+
+        async def tick() -> None:
+            while True:
+                before = time.monotonic()
+                await anyio.sleep(0.01)
+                gaps.append(time.monotonic() - before)
+
+        async def visit() -> None:
+            arrived.set()
+            await until(blocked.is_set)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(tick)
+                over.run_soon(lambda: None)
+                assert await over.run(call) == 5
+                tasks.cancel_scope.cancel()
+
+        async def block() -> None:
+            await until(arrived.is_set)
+            blocked.set()
+            time.sleep(0.6)  # noqa: ASYNC251
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(elsewhere, visit)
+            tasks.start_soon(block)
+    assert max(gaps) < 0.4
+
+
+async def test_a_call_that_is_cancelled_before_the_owner_took_it_is_never_made() -> None:
+    made: list[int] = []
+    arrived, over_and_out = threading.Event(), threading.Event()
+    async with bridge() as (over, _):
+
+        async def call() -> int:
+            await anyio.lowlevel.checkpoint()
+            made.append(5)
+            return 5
+
+        async def visit() -> None:
+            with anyio.move_on_after(0.1):
+                arrived.set()
+                await over.run(call)
+            over_and_out.set()
+
+        async def block() -> None:
+            await until(arrived.is_set)
+            over_and_out.wait(10)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(elsewhere, visit)
+            tasks.start_soon(block)
+        called = anyio.Event()
+        over.run_soon(called.set)
+        await called.wait()
+    assert made == []
+
+
+@pytest.mark.parametrize("backends", [("asyncio", "asyncio"), ("asyncio", "trio"), ("trio",) * 2])
+async def test_loops_that_call_each_other_at_once_do_not_wait_for_ever(
+    backends: tuple[str, str],
+) -> None:
+    together = threading.Barrier(2)
+    bridges: dict[int, Bridge] = {}
+
+    async def number(value: int) -> int:
+        return value
+
+    async def live(mine: int) -> int:
+        async with BlockingPortal() as portal:
+            bridges[mine] = Bridge(portal)
+            together.wait(10)
+            other = 1 - mine
+            got = await bridges[other].run(lambda: number(other))
+            # Stays until the other has been answered too.
+            await anyio.to_thread.run_sync(together.wait, 10)
+            return got
+
+    got: list[int] = []
+
+    async def run(mine: int) -> None:
+        got.append(
+            await anyio.to_thread.run_sync(lambda: anyio.run(live, mine, backend=backends[mine]))
+        )
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for mine in (0, 1):
+                tasks.start_soon(run, mine)
+    assert sorted(got) == [0, 1]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_call_that_nobody_waits_for_may_fail(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("a bug in a callback")
+
+    async def live() -> None:
+        async with bridge() as (over, _):
+
+            def visit() -> None:
+                over.run_soon(fail)
+
+            await anyio.to_thread.run_sync(visit)
+            await until(lambda: "a bug in a callback" in caplog.text)
+
+    anyio.run(live, backend=backend)
+
+
+async def test_a_call_sees_what_its_callers_context_holds() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+    async with bridge() as (over, _):
+
+        async def call() -> str:
+            return variable.get()
+
+        async def visit() -> str:
+            variable.set("the caller's")
+            return await over.run(call)
+
+        assert await elsewhere(visit) == "the caller's"

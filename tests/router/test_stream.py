@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 
@@ -11,8 +13,9 @@ from llm_router_mw.errors import (
     ModelUnloadedError,
     WorkerDiedError,
 )
+from llm_router_mw.router import stream as stream_file
 from llm_router_mw.router.stream import RequestStream
-from llm_router_mw.types import ContentDelta, Failure, FailureDelta, FinishDelta, Usage
+from llm_router_mw.types import ContentDelta, Delta, Failure, FailureDelta, FinishDelta, Usage
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 from tests.support.waiting import until
 
@@ -81,6 +84,21 @@ async def test_credit_is_given_back_in_batches() -> None:
     assert wire.sent == []
     await wire.read(1)
     assert wire.sent == [Credit(7, BATCH)]
+
+
+async def test_a_slow_reader_gives_what_credit_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_file, "_CREDIT_SECONDS", 0.0)
+    wire = Wire()
+    wire.feed(INITIAL_CREDIT - 1)
+    await wire.read(1)
+    assert wire.sent == []  # the worker need not wait for it
+    wire.feed(1)
+    await wire.read(1)
+    assert wire.sent == [Credit(7, 2)]
+    await wire.read(1)
+    assert wire.sent == [Credit(7, 2)]
+    wire.feed(2)
+    assert wire.full == 2
 
 
 async def test_no_credit_is_given_once_the_worker_has_finished() -> None:
@@ -217,3 +235,63 @@ async def test_a_slow_reader_is_not_taken_for_a_stalled_one() -> None:
         assert not wire.stream.finished
         await until(lambda: wire.stream.finished)  # and now it stalls
     assert wire.sent == [Cancel(7)]
+
+
+async def test_time_in_which_the_loop_stood_still_is_not_the_readers() -> None:
+    wire = Wire()
+    wire.feed(INITIAL_CREDIT)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wire.stream.watch_stall, 0.2)
+        await anyio.lowlevel.checkpoint()
+        time.sleep(0.5)  # noqa: ASYNC251  # an app that blocks it; the reader's turn is later
+        await anyio.sleep(0.05)
+        assert not wire.stream.finished
+        await wire.read(BATCH)
+    assert wire.sent == [Credit(7, BATCH)]
+
+
+async def test_what_is_forwarded_needs_no_reader() -> None:
+    wire, got = Wire(), list[Delta]()
+    wire.feed(1)
+    wire.stream.forward(got.append)
+    wire.stream.feed(ContentDelta("later"))
+    wire.stream.feed(FINISH)
+    assert got == [ContentDelta("0"), ContentDelta("later"), FINISH]
+    assert wire.finished == 1
+    assert wire.stream.usage == FINISH.usage
+
+
+async def test_a_failure_is_forwarded_as_the_last_delta_whenever_it_comes() -> None:
+    failure = FailureDelta(Failure(kind="WorkerDiedError", message="crashed"))
+    for late in (True, False):
+        wire, got = Wire(), list[Delta]()
+        if late:
+            wire.stream.forward(got.append)
+        wire.feed(1)
+        wire.stream.fail(WorkerDiedError("crashed"))
+        wire.feed(1)
+        if not late:
+            wire.stream.forward(got.append)
+        assert got == [ContentDelta("0"), failure]
+
+
+async def test_who_forwards_tells_what_was_read_and_earns_the_credit() -> None:
+    wire, got = Wire(), list[Delta]()
+    wire.stream.forward(got.append)
+    wire.feed(INITIAL_CREDIT)
+    assert wire.full == 1
+    wire.stream.took(BATCH - 1)
+    assert wire.sent == []
+    wire.stream.took(BATCH + 1)
+    assert wire.sent == [Credit(7, INITIAL_CREDIT)]
+
+
+async def test_what_is_forwarded_and_never_read_is_cancelled() -> None:
+    wire, got = Wire(), list[Delta]()
+    wire.stream.forward(got.append)
+    wire.feed(INITIAL_CREDIT)
+    await wire.stream.watch_stall(0.01)
+    assert wire.sent == [Cancel(7)]
+    last = got[-1]
+    assert isinstance(last, FailureDelta)
+    assert last.failure.kind == "ClientStalledError"

@@ -130,3 +130,35 @@ async def test_a_host_that_was_busy_itself_does_not_judge(scripted: ScriptedWork
         time.sleep(1.0)  # noqa: ASYNC251  # the host app blocks the loop for longer than the limit
         assert isinstance(await anext(stream), FinishDelta)
         assert made.usable
+
+
+async def test_a_host_that_was_busy_itself_lets_a_worker_greet(
+    scripted: ScriptedWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_router_mw.router.client._START_SECONDS", 0.4)
+    scripted("time.sleep(0.8); [greet() for message in received]")
+    async with worker() as made:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.greet)
+            await anyio.sleep(0.05)
+            time.sleep(1.0)  # noqa: ASYNC251
+        assert made.usable
+
+
+async def test_a_host_that_was_busy_itself_lets_a_worker_end(scripted: ScriptedWorkers) -> None:
+    scripted("""
+for message in received:
+    match message:
+        case wire.Hello(): greet()
+        case wire.Load(): loaded()
+        case wire.Stop():
+            time.sleep(0.8)
+            sys.exit(0)
+""")
+    async with worker() as made:
+        await start(made)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.stop, 0.5)
+            await anyio.sleep(0.05)
+            time.sleep(0.6)  # noqa: ASYNC251
+        assert (await made.wait()).exit_code == 0

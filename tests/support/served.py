@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from llm_router_mw import LLMRouterMiddleware, Router
 from llm_router_mw.types import ModelView
@@ -54,16 +54,21 @@ async def _app_health(request: Request) -> PlainTextResponse:
 
 @contextmanager
 def served(
-    *, door: dict[str, Any] | None = None, send_buffer: int = 0, **options: Any
+    *,
+    door: dict[str, Any] | None = None,
+    own: Sequence[BaseRoute] = (),
+    send_buffer: int = 0,
+    **options: Any,
 ) -> Iterator[Served]:
     """Serve an app of its own with the middleware around it; *options* are the router's.
 
-    A small *send_buffer* (bytes) lets the server notice soon that a client does not read.
+    *own* are more routes of the app. A small *send_buffer* (bytes) lets the server notice soon that
+    a client does not read.
     """
     # Two cores are shared by the tests' processes: OpenMP would spin on both.
     router = Router(**{"n_threads": 1, "n_ctx": 1024, "stop_timeout_seconds": 5.0, **options})
-    own = [Route(path, _app_health) for path in ("/health", "/metrics", "/models")]
-    app = LLMRouterMiddleware(Starlette(routes=own), router=router, **(door or {}))
+    routes = [*own, *(Route(path, _app_health) for path in ("/health", "/metrics", "/models"))]
+    app = LLMRouterMiddleware(Starlette(routes=routes), router=router, **(door or {}))
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

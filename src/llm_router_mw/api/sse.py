@@ -28,6 +28,8 @@ HEADERS = (
 )
 DONE = b"data: [DONE]\n\n"
 _COMMENT = b":\n\n"
+_TICKS = 8
+"""In so many parts it is watched whether a client takes something."""
 
 
 def event(content: Any) -> bytes:
@@ -103,6 +105,7 @@ class EventStream:
         await self._connection.write(data, more=more)
 
     async def _watch(self) -> None:
+        tick = self._stall_seconds / _TICKS
         while True:
             now = monotonic()
             if self._sending_since is not None:
@@ -115,7 +118,10 @@ class EventStream:
                     await self._comment()
                     continue
             # Things may change meanwhile, so no deadline that may come up may be slept over.
-            await anyio.sleep(min(left, self._stall_seconds, self._interval()))
+            await anyio.sleep(min(left, tick, self._interval()))
+            if monotonic() - now > 2 * tick and self._sending_since is not None:
+                # The app has blocked this loop: meanwhile the client could not be given anything.
+                self._sending_since = monotonic()
 
     def _comment_due(self) -> float:
         if self._connection.started:

@@ -7,13 +7,16 @@ given back.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TypeVar
+from contextvars import copy_context
+from typing import Any, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
@@ -21,6 +24,8 @@ from llm_router_mw.errors import LLMRouterError, RouterNotRunningError
 from llm_router_mw.protocols import DeltaStream, LeaseContract
 from llm_router_mw.router.verbs import LeaseVerbs
 from llm_router_mw.types import Delta, ModelInfo, RouterEvent, Task, Usage
+
+logger = logging.getLogger("llm_router_mw.router")
 
 T = TypeVar("T")
 
@@ -31,6 +36,8 @@ class Bridge:
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._home = threading.get_ident()
+        self._call_soon = _call_soon_here()
+        self._context = copy_context()
 
     @property
     def is_home(self) -> bool:
@@ -47,9 +54,18 @@ class Bridge:
         Raises:
             RouterNotRunningError: the router is closed, or was while the call was under way.
         """
-        lock = threading.Lock()  # either side may be first: the end of the call or the cancelling
+        lock = threading.Lock()  # either side may be first: the call's begin or end, or cancelling
         abandoned = False
+        futures: list[Future[T]] = []
         results: list[T] = []
+
+        def ask() -> T:
+            future = self._start(guarded)
+            with lock:
+                futures.append(future)
+                if abandoned:
+                    future.cancel()
+            return future.result()
 
         async def guarded() -> T:
             result = await call()
@@ -60,16 +76,17 @@ class Bridge:
                     undo(result)
             return result
 
-        future = self._start(guarded)
         try:
-            # A limiter of its own: a long wait must not use up the loop's shared threads.
+            # In a thread from the start: the owner loop, while it is blocked, takes no call. With a
+            # limiter of its own: a long wait must not use up the loop's shared threads.
             return await anyio.to_thread.run_sync(
-                future.result, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                ask, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
             )
         except anyio.get_cancelled_exc_class():
             with lock:
                 abandoned = True
-            future.cancel()
+            for future in futures:
+                self.run_soon(lambda future=future: future.cancel())
             if results and undo is not None:
                 self.run_soon(lambda: undo(results[0]))
             raise
@@ -85,17 +102,28 @@ class Bridge:
             call()
             return
 
-        async def made() -> None:
-            call()
+        def made() -> None:
+            try:
+                call()
+            except Exception:  # on a loop of trio it would end all
+                logger.exception("a call from another event loop failed")
 
-        with suppress(RouterNotRunningError):
-            self._start(made)
+        with suppress(RuntimeError):  # the loop has ended
+            self._call_soon(self._context.run, made)
 
     def _start(self, call: Callable[[], Awaitable[T]]) -> Future[T]:
         try:
             return self._portal.start_task_soon(call)
         except RuntimeError as error:
             raise RouterNotRunningError("the router has been closed") from error
+
+
+def _call_soon_here() -> Callable[..., object]:
+    """Return what has a call made on this loop, from any thread and at once."""
+    loop: Any = anyio.lowlevel.current_token().native_token
+    # A loop of asyncio, or else a token of trio. anyio's own way waits for a loop that is blocked.
+    call_soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    return cast("Callable[..., object]", call_soon)
 
 
 async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit
 
 Outbox = Callable[[Credit | Cancel], None]
 """Where a stream sends its messages to the worker."""
+_CREDIT_SECONDS = 1.0
+"""How long what was read of a full buffer may go untold."""
 
 
 class RequestStream:
@@ -41,6 +44,7 @@ class RequestStream:
         self._reads = 0
         self._taken = 0
         self._unread = 0
+        self._full_since = 0.0
         self._error: LLMRouterError | None = None
         self._finished = False
         self._cancelled = False
@@ -89,7 +93,8 @@ class RequestStream:
         # Credit is given in batches: one message for many deltas. The finish needs and earns none.
         self._reads += amount
         self._taken += amount
-        if self._taken >= INITIAL_CREDIT // 2 and not self._finished:
+        is_batch = self._taken >= INITIAL_CREDIT // 2
+        if (is_batch or self._is_long_full) and not self._finished:
             self._send(Credit(self._id, self._taken))
             self._unread -= self._taken
             self._taken = 0
@@ -119,6 +124,7 @@ class RequestStream:
         else:
             self._unread += 1
             if self._unread == INITIAL_CREDIT:
+                self._full_since = time.monotonic()
                 self._room = anyio.Event()
                 self._on_full(self)
         self._wake.set()
@@ -143,6 +149,12 @@ class RequestStream:
                         f"nothing was read for {stall_seconds:g} s; request cancelled"
                     )
                 )
+
+    @property
+    def _is_long_full(self) -> bool:
+        """Whether credit is due though little was read: else a slow reader would seem to stall."""
+        is_full = self._unread >= INITIAL_CREDIT
+        return is_full and time.monotonic() - self._full_since >= _CREDIT_SECONDS
 
     def _finish(self) -> None:
         self._finished = True

@@ -13,7 +13,7 @@ from llm_router_mw.types.delta import (
     TokenProbs,
     Usage,
 )
-from llm_router_mw.types.failure import Failure
+from llm_router_mw.types.failure import ErrorLook, Failure
 from llm_router_mw.types.memory import (
     HOST,
     BufferMemory,
@@ -78,6 +78,7 @@ __all__ = [
     "EmbedTask",
     "EmbeddingDelta",
     "EmbeddingReply",
+    "ErrorLook",
     "EventKind",
     "Failure",
     "FailureDelta",

@@ -74,6 +74,28 @@ def scope(path: str) -> Scope:
     return {"type": "http", "method": "GET", "path": path, "headers": []}
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("prefix", ["", "/llm"])
+async def test_a_request_is_matched_once(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, matched = api(prefix=prefix), []
+    matches = Route.matches
+
+    def counted(route: Route, scope: Scope) -> Any:
+        matched.append(route.path)
+        return matches(route, scope)
+
+    monkeypatch.setattr(Route, "matches", counted)
+
+    async def door(scope: Scope, receive: Any, send: Any) -> None:
+        assert app.claims(scope)
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(door)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.get(f"{prefix}/api/tags")).json()["router"] == "FakeRouter"
+    assert matched == ["/api/tags"]
+
+
 def test_they_are_claimed_only_where_the_door_asks_for_them() -> None:
     assert api().claims(scope("/api/tags"))
     assert api().claims(scope("/files/a/b"))

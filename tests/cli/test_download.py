@@ -83,6 +83,27 @@ def test_without_models_of_the_hub_there_is_nothing_to_do(tmp_path: Path) -> Non
     assert "there is nothing to download" in result.output
 
 
+def test_models_of_a_plugin_are_fetched_too(
+    hub: FakeHub, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "more_models.py").write_text(
+        f"""
+from types import SimpleNamespace
+from llm_router_mw import hookimpl
+from llm_router_mw.types import Model
+
+@hookimpl
+def llm_router_register_model_sources():
+    mine = Model(id="mine", path="hf://{REPO}:Q8_0", source="more")
+    return [SimpleNamespace(name="more", models=lambda: [mine])]
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run("-hf", REPO, "--plugin", "more_models", "--download-only")
+    assert result.exit_code == 0, result.output
+    assert rows(result)["mine"][0] == "downloaded"
+
+
 def test_a_catalog_that_cannot_be_read_is_told(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

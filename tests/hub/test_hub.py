@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -429,6 +430,16 @@ async def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(
     shutil.rmtree(environ["HF_HUB_CACHE"])
     with anyio.fail_after(20):
         await Hub(environ, token="hf_secret").download(MODEL, Progress())
+
+
+async def test_signed_addresses_are_not_logged(
+    hub: FakeHub, environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.add(REPO, NAME, CONTENT)
+    with caplog.at_level(logging.INFO):
+        await download(environ)
+    assert any(hub.cdn in message for message in caplog.messages), "the library logs no addresses"
+    assert "Signature" not in caplog.text
 
 
 @pytest.mark.parametrize(

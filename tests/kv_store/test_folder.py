@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -42,12 +43,27 @@ def test_a_directory_of_somebody_else_is_refused(
         Folder(tmp_path).prepare()
 
 
-def test_a_file_or_a_link_is_no_directory(tmp_path: Path) -> None:
+def test_a_link_is_refused_with_the_name_of_where_it_leads(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (tmp_path / "link").symlink_to(real)
+    for _ in ("dangling", "sound"):
+        with pytest.raises(SnapshotError, match=f"symbolic link; .* leads: {re.escape(str(real))}"):
+            Folder(tmp_path / "link").prepare()
+        real.mkdir(mode=0o700, exist_ok=True)
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SnapshotError, match="cannot be used"):
         Folder(tmp_path / "file").prepare()
+
+
+def test_a_link_that_somebody_puts_there_meanwhile_is_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
     with pytest.raises(SnapshotError, match="not a directory"):
         Folder(tmp_path / "link").prepare()
 

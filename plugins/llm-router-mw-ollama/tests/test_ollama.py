@@ -196,6 +196,21 @@ async def test_what_fails_is_said_as_ollama_does(
     assert caught.value.status_code == 502
 
 
+async def test_who_has_to_wait_is_told_for_how_long(
+    make_llm_router: MakeRouter, llm_router_engine: FakeEngine
+) -> None:
+    llm_router_engine.slow.add("a")
+    router = make_llm_router(models_max=1, queue_timeout_seconds=0.05)
+    app = LLMRouterApp(router=router, routes=["ollama"])
+    transport = httpx.ASGITransport(app)
+    async with router, httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post("/api/chat", json={"model": "a", "messages": HELLO})
+        llm_router_engine.latest("a").ready.set()
+    assert answer.status_code in (429, 503)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]
+
+
 async def test_a_key_is_asked_for_where_there_are_any(make_llm_router: MakeRouter) -> None:
     async with served(make_llm_router(), api_keys=["secret"]) as client:
         with pytest.raises(ollama.ResponseError) as caught:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Scope, Send
@@ -24,8 +24,8 @@ class AddedRoute(NamedTuple):
     """A route of a plugin that a request is for."""
 
     route: BaseRoute
-    scope: Scope
-    """What the route is called with."""
+    more: Mapping[str, Any]
+    """What the route finds in the scope of the request, or in place of what is there."""
     access: Access
     takes_method: bool
 
@@ -41,15 +41,16 @@ class AddedRoutes:
         """Return the route for the request of *scope*, None if there is none."""
         if not self._routes:
             return None
-        below = scope
+        below: Mapping[str, Any] = {}
         if self._prefix:
             path, root = route_path(scope), scope.get("root_path", "")
             if not path.startswith(f"{self._prefix}/"):
                 return None
-            below = {**scope, "path": root + path, "root_path": root + self._prefix}
+            below = {"path": root + path, "root_path": root + self._prefix}
+            scope = {**scope, **below}
         found: AddedRoute | None = None
         for route, access in self._routes:
-            match, more = route.matches(below)
+            match, more = route.matches(scope)
             if match is Match.FULL:
                 return AddedRoute(route, {**below, **more}, access, takes_method=True)
             if match is Match.PARTIAL and found is None:
@@ -71,7 +72,7 @@ async def serve(
         RequestTooLargeError: the body is over the limit.
         LLMRouterError: the endpoint raised it.
     """
-    scope = added.scope
+    scope = {**connection.scope, **added.more}
     if not added.takes_method:
         allow = ", ".join(sorted(getattr(added.route, "methods", None) or ()))
         raise MethodNotAllowedError(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from llm_router_mw.api.added_routes import AddedRoutes, serve
+from llm_router_mw.api.added_routes import AddedRoute, AddedRoutes, serve
 from llm_router_mw.api.auth import check_access
 from llm_router_mw.api.connection import ClientDisconnectedError, Connection, encode_json
 from llm_router_mw.api.problem import as_problem, problem_body, problem_headers
@@ -16,6 +16,9 @@ from llm_router_mw.api.settings import APISettings
 from llm_router_mw.protocols import RouterContract
 
 logger = logging.getLogger("llm_router_mw.api")
+
+_CLAIMED = "llm_router_mw.claimed"
+"""In the scope of a request between the claim and the call: the plugin's route that it is for."""
 
 
 class RouterAPI:
@@ -39,18 +42,24 @@ class RouterAPI:
         self._added = AddedRoutes(settings.route_groups, settings.prefix)
 
     def claims(self, scope: Scope) -> bool:
-        """Say whether the request of *scope* is for us; anything else is the wrapped app's."""
+        """Say whether the request of *scope* is for us; anything else is the wrapped app's.
+
+        Whoever is told so calls us with this scope, or one that was made from it.
+        """
         if scope["type"] != "http":
             return False
-        return self._table.claims(route_path(scope)) or self._added.find(scope) is not None
+        if self._table.claims(route_path(scope)):
+            return True
+        added = self._added.find(scope)
+        if added is not None:
+            scope[_CLAIMED] = added
+        return added is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = Connection(scope, receive, send)
         try:
             try:
-                # A plugin's route never stands before one of ours.
-                ours = self._table.knows(route_path(scope))
-                added = None if ours else self._added.find(scope)
+                added = self._added_for(scope)
                 if added is not None:
                     check_access(scope, added.access, self._settings)
                     await self._ensure_started()
@@ -63,6 +72,13 @@ class RouterAPI:
                 await _refuse(connection, error)
         except ClientDisconnectedError:
             logger.debug("the client left during %s %s", scope["method"], scope["path"])
+
+    def _added_for(self, scope: Scope) -> AddedRoute | None:
+        """Return the plugin's route that answers; none stands before one of ours."""
+        claimed: AddedRoute | None = scope.pop(_CLAIMED, None)
+        if claimed is not None or self._table.knows(route_path(scope)):
+            return claimed
+        return self._added.find(scope)
 
     async def _handle(self, connection: Connection) -> None:
         scope = connection.scope

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -39,13 +39,15 @@ class Outcome(Struct, frozen=True):
     problem: str = ""
 
 
-def download_all(config: RouterConfig, out: TextIO) -> bool:
+def download_all(config: RouterConfig, plugins: Iterable[object], out: TextIO) -> bool:
     """Fetch all models of the hub in the catalog; print a table; return whether all are here.
+
+    *plugins* are used beside the installed ones: they may know of models, too.
 
     Raises:
         LLMRouterError: the catalog cannot be read.
     """
-    registry = load_registry(config)
+    registry = load_registry(config, plugins)
     catalog = Catalog(
         tuple(registry.sources.values()), tuple(registry.resolvers.values()), registry.faults
     )

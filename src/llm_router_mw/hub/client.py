@@ -50,6 +50,21 @@ def endpoint(environ: Mapping[str, str]) -> str:
     return given.rstrip("/")
 
 
+class _Address(httpx.URL):
+    """An address that is shown without its query.
+
+    The HTTP library logs where requests go, and the hub's storage is reached by signed addresses:
+    who reads one may use it.
+    """
+
+    def __str__(self) -> str:
+        return str(httpx.URL(super().__str__()).copy_with(query=None))
+
+
+async def _conceal(request: httpx.Request) -> None:
+    request.url = _Address(request.url)
+
+
 class Body:
     """What arrives of a file."""
 
@@ -86,6 +101,7 @@ class HubClient:
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
             timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+            event_hooks={"request": [_conceal]},
         )
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 import llm_router_mw
 from llm_router_mw.api.connection import ClientDisconnectedError, alongside
 from llm_router_mw.api.keep_alive import FOREVER
+from llm_router_mw.api.problem import problem_headers
 from llm_router_mw.errors import (
     LLMRouterError,
     ModelNotFoundError,
@@ -258,7 +259,8 @@ def _told(handler: Handler) -> Handler:
             await request.body()  # kept by the request: what comes after it is the client's end
             response: Response = await alongside(left, lambda: handler(request))
         except LLMRouterError as error:
-            return JSONResponse({"error": error.message}, error.status)
+            headers = {name.decode(): value.decode() for name, value in problem_headers(error)}
+            return JSONResponse({"error": error.message}, error.status, headers)
         return response
 
     return answer

@@ -15,7 +15,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import JsonResponse
 from django.urls import path
 
-from llm_router_mw import LLMRouterError, LLMRouterMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterMiddleware, get_router
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="of an example")
 django.setup()
@@ -24,7 +24,7 @@ django.setup()
 async def ask(request: ASGIRequest, model: str) -> JsonResponse:
     """Let a model answer; while it is held it cannot be evicted."""
     try:
-        async with request.scope["llm_router"].acquire(model) as llm:
+        async with get_router(request).acquire(model) as llm:
             messages = [{"role": "user", "content": request.GET["question"]}]
             reply = await llm.chat(messages, max_tokens=200)
     except LLMRouterError as error:

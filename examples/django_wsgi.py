@@ -14,7 +14,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import JsonResponse
 from django.urls import path
 
-from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware, get_sync_router
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="of an example")
 django.setup()
@@ -23,7 +23,7 @@ django.setup()
 def ask(request: WSGIRequest, model: str) -> JsonResponse:
     """Let a model answer; the facade has the router's verbs, without ``await``."""
     try:
-        with request.environ["llm_router"].acquire(model) as llm:
+        with get_sync_router(request).acquire(model) as llm:
             messages = [{"role": "user", "content": request.GET["question"]}]
             reply = llm.chat(messages, max_tokens=200)
     except LLMRouterError as error:

@@ -12,21 +12,24 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from llm_router_mw import ChatTask, Lease, LLMRouterError, LLMRouterMiddleware
+from llm_router_mw import ChatTask, LLMRouterError, LLMRouterMiddleware, RouterContract, get_router
+from llm_router_mw.protocols import LeaseContract
 from llm_router_mw.types import ContentDelta
 
 app = FastAPI()
 app.add_middleware(LLMRouterMiddleware, models_dir=os.environ.get("MODELS_DIR", "models"))
 
 
-async def leased(model: str, request: Request) -> AsyncIterator[Lease]:
+async def leased(
+    model: str, router: Annotated[RouterContract, Depends(get_router)]
+) -> AsyncIterator[LeaseContract]:
     """Hold the model that the path names until the answer has been sent."""
-    async with request.scope["llm_router"].acquire(model) as llm:
+    async with router.acquire(model) as llm:
         yield llm
 
 
 @app.get("/tell/{model}")
-async def tell(question: str, llm: Annotated[Lease, Depends(leased)]) -> StreamingResponse:
+async def tell(question: str, llm: Annotated[LeaseContract, Depends(leased)]) -> StreamingResponse:
     """Stream the answer as plain text."""
     task = ChatTask(messages=({"role": "user", "content": question},), max_tokens=200)
     deltas = llm.stream(task)

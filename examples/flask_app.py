@@ -9,7 +9,7 @@ import os
 
 from flask import Flask, Response, jsonify, request
 
-from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware, get_sync_router
 
 app = Flask(__name__)
 
@@ -17,7 +17,7 @@ app = Flask(__name__)
 @app.get("/ask/<model>")
 def ask(model: str) -> Response:
     """Let a model answer; the facade has the router's verbs, without ``await``."""
-    with request.environ["llm_router"].acquire(model) as llm:
+    with get_sync_router(request).acquire(model) as llm:
         reply = llm.chat([{"role": "user", "content": request.args["question"]}], max_tokens=200)
     return jsonify(answer=reply.text, tokens=reply.usage.completion_tokens)
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, get
 
-from llm_router_mw import LLMRouterError, LLMRouterMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterMiddleware, get_router
 
 
 @get("/ask/{model:str}")
 async def ask(model: str, question: str, request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Let a model answer; while it is held it cannot be evicted."""
-    async with request.scope["llm_router"].acquire(model) as llm:  # type: ignore[typeddict-item]
+    async with get_router(request).acquire(model) as llm:
         reply = await llm.chat([{"role": "user", "content": question}], max_tokens=200)
     return {"answer": reply.text, "tokens": reply.usage.completion_tokens}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from quart import Quart, request
 
-from llm_router_mw import LLMRouterError, LLMRouterMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterMiddleware, get_router
 
 app = Quart(__name__)
 
@@ -18,8 +18,7 @@ app = Quart(__name__)
 @app.get("/ask/<model>")
 async def ask(model: str) -> dict[str, Any]:
     """Let a model answer; while it is held it cannot be evicted."""
-    router = request.scope["llm_router"]  # type: ignore[typeddict-item]
-    async with router.acquire(model) as llm:
+    async with get_router(request).acquire(model) as llm:
         messages = [{"role": "user", "content": request.args["question"]}]
         reply = await llm.chat(messages, max_tokens=200)
     return {"answer": reply.text, "tokens": reply.usage.completion_tokens}

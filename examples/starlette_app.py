@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from llm_router_mw import LLMRouterError, LLMRouterMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterMiddleware, get_router
 
 
 async def summarise(request: Request) -> Response:
     """Let a model work on the body, without HTTP; while it is held it cannot be evicted."""
     text = (await request.body()).decode()
-    async with request.scope["llm_router"].acquire(request.path_params["model"]) as llm:
+    async with get_router(request).acquire(request.path_params["model"]) as llm:
         reply = await llm.chat([{"role": "user", "content": text}], max_tokens=200)
     return JSONResponse({"summary": reply.text, "tokens": reply.usage.completion_tokens})
 

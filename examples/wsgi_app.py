@@ -11,14 +11,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_plus
 
-from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware
+from llm_router_mw import LLMRouterError, LLMRouterWSGIMiddleware, get_sync_router
 
 
 def ask(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Let the model that the path names answer the query."""
     messages = [{"role": "user", "content": unquote_plus(environ["QUERY_STRING"])}]
     try:
-        with environ["llm_router"].acquire(environ["PATH_INFO"].lstrip("/")) as llm:
+        with get_sync_router(environ).acquire(environ["PATH_INFO"].lstrip("/")) as llm:
             status, text = HTTPStatus.OK, llm.chat(messages, max_tokens=200).text
     except LLMRouterError as error:
         status, text = HTTPStatus(error.status), error.message

@@ -16,6 +16,9 @@ from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings
 
 # Every option with a value that is not its default.
 ROUTER_OPTIONS: dict[str, Any] = {
+    "mode": "shared",
+    "shared_name": "ours",
+    "shared_grace_seconds": 0.0,
     "models_dir": "models",
     "models_max": 0,
     "workers_max": 3,
@@ -182,6 +185,12 @@ def test_no_number_is_without_limits() -> None:
 def test_seconds_are_finite(value: float) -> None:
     with pytest.raises(ConfigError, match=r"queue_timeout_seconds is (nan|inf)"):
         parse_config(queue_timeout_seconds=value)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\0", "a\tb"])
+def test_a_name_to_share_is_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"shared_name is .* one line of text"):
+        parse_config(shared_name=name)
 
 
 @pytest.mark.parametrize("name", ["modles_dir", "load", "path"])

@@ -10,11 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_router_mw.access import get_router, get_sync_router
     from llm_router_mw.asgi import LLMRouterApp, LLMRouterMiddleware
     from llm_router_mw.config import RouterConfig
     from llm_router_mw.errors import LLMRouterError
     from llm_router_mw.hookspecs import hookimpl
+    from llm_router_mw.lifespan import compose_lifespans, llm_lifespan
+    from llm_router_mw.protocols import RouterContract
     from llm_router_mw.router import Lease, Router
+    from llm_router_mw.shared.remote import RemoteRouter
     from llm_router_mw.types import ChatTask, CompletionTask, EmbedTask, RerankTask, Sampling
     from llm_router_mw.wsgi import LLMRouterWSGIMiddleware
 
@@ -29,11 +33,17 @@ _HOMES = {
     "LLMRouterMiddleware": "asgi",
     "LLMRouterWSGIMiddleware": "wsgi",
     "Lease": "router",
+    "RemoteRouter": "shared.remote",
     "RerankTask": "types",
     "Router": "router",
     "RouterConfig": "config",
+    "RouterContract": "protocols",
     "Sampling": "types",
+    "compose_lifespans": "lifespan",
+    "get_router": "access",
+    "get_sync_router": "access",
     "hookimpl": "hookspecs",
+    "llm_lifespan": "lifespan",
 }
 
 __all__ = [
@@ -45,11 +55,17 @@ __all__ = [
     "LLMRouterMiddleware",
     "LLMRouterWSGIMiddleware",
     "Lease",
+    "RemoteRouter",
     "RerankTask",
     "Router",
     "RouterConfig",
+    "RouterContract",
     "Sampling",
+    "compose_lifespans",
+    "get_router",
+    "get_sync_router",
     "hookimpl",
+    "llm_lifespan",
 ]
 
 

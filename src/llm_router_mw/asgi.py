@@ -17,7 +17,7 @@ from llm_router_mw.api.problem import problem_body
 from llm_router_mw.api.settings import CLIENT_STALL_SECONDS, MAX_BODY_BYTES, Authorize
 from llm_router_mw.config import parse_config
 from llm_router_mw.errors import ConfigError, PathNotFoundError
-from llm_router_mw.protocols import RouteGroup, StartableRouter
+from llm_router_mw.protocols import RouteGroup, RouterContract, StartableRouter
 from llm_router_mw.router import OnDemandRouter, Router, RouterThread
 
 logger = logging.getLogger("llm_router_mw.asgi")
@@ -110,11 +110,11 @@ class LLMRouterApp(LLMRouterMiddleware):
         super().__init__(_nothing_else, **options)
 
     @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+    async def lifespan(self, app: Any) -> AsyncIterator[dict[str, RouterContract]]:
         """Run the router while the host app lives; a lifespan in Starlette's sense."""
         self._lifespan_came = True
-        async with _running(self.router):
-            yield
+        async with living_with(app, self.router) as state:
+            yield state
 
 
 class _Lifespan:
@@ -198,16 +198,40 @@ async def _running(router: StartableRouter) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def living_with(
+    app: Any, router: StartableRouter
+) -> AsyncIterator[dict[str, RouterContract]]:
+    """Run *router* while *app* lives, and yield what its lifespan state should hold.
+
+    Where *app* has a state of its own the router is there too: not every framework passes on what
+    lifespans yield.
+    """
+    async with _running(router):
+        if hasattr(app, "state"):
+            setattr(app.state, SCOPE_KEY, router)
+        yield {SCOPE_KEY: router}
+
+
 def router_for(
     router: StartableRouter | None, client_stall_seconds: float, options: dict[str, Any]
 ) -> StartableRouter:
-    """Return *router*, or a new one made from *options*.
+    """Return *router*, or a new one made from *options*, which may hold ``plugins`` too.
 
     Raises:
         ConfigError: both were given, or an option is wrong.
+        PluginError: a plugin is.
     """
     if router is None:
-        return Router(parse_config(options, client_stall_seconds=client_stall_seconds))
+        given = dict(options)
+        plugins = given.pop("plugins", ())
+        config = parse_config(given, client_stall_seconds=client_stall_seconds)
+        if config.mode == "local":
+            return Router(config, plugins=plugins)
+        # Only who shares a router pays for it.
+        from llm_router_mw.shared.remote import RemoteRouter
+
+        return RemoteRouter(config, plugins=plugins)
     if options:
         raise ConfigError(
             f"{', '.join(sorted(options))}: options of a router go to the one that is given"
@@ -217,7 +241,8 @@ def router_for(
 
 def added_routes(router: StartableRouter) -> Mapping[str, RouteGroup]:
     """Return the groups of routes that the plugins of *router* offer."""
-    return router.route_groups if isinstance(router, Router) else {}
+    groups: Mapping[str, RouteGroup] = getattr(router, "route_groups", {})
+    return groups
 
 
 async def _nothing_else(scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,6 +41,12 @@ class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RouterConfig(Struct, frozen=True, kw_only=True):
     """Everything that a router can be told. Sizes are bytes, times are seconds."""
 
+    mode: Literal["local", "shared"] = "local"
+    """Whose the router is: of this process, or of all web processes, in a host of its own."""
+    shared_name: str = ""
+    """In shared mode: who says the same shares one router; empty is the working directory."""
+    shared_grace_seconds: float = 30.0
+    """How long the host of a shared router stays after the last web process has gone."""
     models_dir: str | None = None
     """Each ``*.gguf`` in it, and each sub-directory that holds one, is a model."""
     models: tuple[ModelEntry, ...] = ()
@@ -143,6 +149,7 @@ class RouterConfig(Struct, frozen=True, kw_only=True):
 
 _MAX_MIB = 2**40
 _LIMITS: dict[str, tuple[float, float]] = {
+    "shared_grace_seconds": (0, 1e9),
     "models_max": (0, 10_000),
     "workers_max": (0, 10_000),
     "max_queue": (0, 1_000_000),
@@ -215,6 +222,8 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     _check_limits(config, _LIMITS, "option")
     _check_idle_times(config, "option")
     _check_devices(config)
+    if not config.shared_name.isprintable():
+        raise ConfigError(f"option: shared_name is {config.shared_name!r}; it must be one line of text")
     return msgspec.structs.replace(config, models=entries, load=_load_options(defaults))
 
 

@@ -92,7 +92,8 @@ class LLMRouterWSGIMiddleware:
             # setdefault is atomic: of two first requests one wins, and nothing has started yet.
             router = self._new_router(self._settings.client_stall_seconds)
             process = self._processes.setdefault(os.getpid(), self._process_of(router))
-        if not process.api.claims(_target(environ)):
+        target = _target(environ)
+        if not process.api.claims(target):
             environ[ENVIRON_KEY] = process.facade
             return self.app(environ, start_response)
         try:
@@ -100,7 +101,7 @@ class LLMRouterWSGIMiddleware:
             portal = process.thread.portal
         except Exception as error:
             return _refuse(as_problem(error), start_response)
-        exchange = Exchange(portal, process.api, _scope(environ), _body(environ))
+        exchange = Exchange(portal, process.api, _scope(target, environ), _body(environ))
         exchange.start(start_response)
         return exchange
 
@@ -219,9 +220,8 @@ def _target(environ: WSGIEnvironment) -> Scope:
     }
 
 
-def _scope(environ: WSGIEnvironment) -> Scope:
+def _scope(target: Scope, environ: WSGIEnvironment) -> Scope:
     """Return the request as an ASGI scope."""
-    target = _target(environ)
     host, port = environ.get("SERVER_NAME", ""), environ.get("SERVER_PORT", "")
     client = environ.get("REMOTE_ADDR")
     return {

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.support.answers import ask, ask_streamed, client, model_ids
-from tests.support.processes import ServerProcess, free_port, server_process
+from tests.support.processes import ServerProcess, free_port, server_process, until
+from tests.support.shared_site import END_SECONDS, hosts_in
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -48,7 +49,7 @@ def port() -> int:
 @pytest.fixture
 def server(example: Path, port: int, demo_models: Path, tmp_path: Path) -> Iterator[ServerProcess]:
     command, env = documented_command(example, port)
-    env["MODELS_DIR"] = str(demo_models)
+    env |= {"MODELS_DIR": str(demo_models), "GRACE_SECONDS": "0.5"}
     with server_process(command, tmp_path, env=env, cwd=ROOT) as process:
         process.wait_for_answer(f"http://127.0.0.1:{port}/v1/models")
         yield process
@@ -74,6 +75,11 @@ def check_own_page(example: str, http: httpx.Client) -> None:
     elif example == "fastapi_app":
         assert http.get("/tell/guide", params={"question": "What is a lease?"}).text
         assert http.get("/tell/nobody", params={"question": "Hi"}).status_code == 404
+    elif example == "lifespan_app":
+        answers = [http.get("/ask/guide", params={"question": "Hi"}).json() for _ in range(2)]
+        assert all(reply["answer"] for reply in answers)
+        assert [reply["notes"] for reply in answers] == [3, 4]
+        assert http.get("/ask/nobody", params={"question": "Hi"}).status_code == 404
     elif example in ("flask_app", "litestar_app", "quart_app", "django_asgi", "django_wsgi"):
         reply = http.get("/ask/guide", params={"question": "What is a lease?"})
         assert reply.json()["answer"]
@@ -81,6 +87,13 @@ def check_own_page(example: str, http: httpx.Client) -> None:
     elif example == "wsgi_app":
         assert http.get("/guide?What+is+a+lease").text
         assert http.get("/nobody?Hi").status_code == 404
+    elif example == "shared_app":
+        asked = {"question": "What is a lease?"}
+        answers = [http.get("/ask/guide", params=asked).json() for _ in range(2)]
+        assert all(each["answer"] and each["answered_by"] for each in answers)
+        assert http.get("/ask/nobody", params=asked).status_code == 404
+        assert http.get("/loaded").json()["guide"] == "loaded"
+        assert len(hosts_in(ROOT)) == 1
     elif example == "mounted_app":
         root = http.base_url.copy_with(path="/")
         assert http.get(root).text == "Hello from the app."
@@ -99,6 +112,7 @@ def test_it_answers_and_leaves_nothing_behind(
     check_own_page(example.stem, http)
     assert server.workers(), "no worker process was seen: the check below would be worth nothing"
     server.stop()
+    until(lambda: not hosts_in(ROOT), "the end of the shared host", END_SECONDS)
     assert "Traceback" not in server.stderr
 
 

@@ -11,6 +11,7 @@ from llm_router_mw.cli.cache import cache
 from llm_router_mw.cli.demo import demo
 from llm_router_mw.cli.devices import devices
 from llm_router_mw.cli.estimate import estimate
+from llm_router_mw.cli.host import host
 from llm_router_mw.cli.plugin import plugin
 from llm_router_mw.cli.plugins import plugins
 from llm_router_mw.cli.serve import serve
@@ -63,5 +64,5 @@ def main() -> None:
     """Many local GGUF models behind any ASGI or WSGI app."""
 
 
-for command in (cache, demo, devices, estimate, plugin, plugins, serve, simulate_command):
+for command in (cache, demo, devices, estimate, host, plugin, plugins, serve, simulate_command):
     main.add_command(command)

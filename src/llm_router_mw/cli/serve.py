@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def serve(
         **options,
     )
     if download_only:
-        sys.exit(0 if _downloaded(router) else 1)
+        sys.exit(0 if _downloaded(router, plugins) else 1)
     bound = server.bind(host, port)
     url = server.base_url(bound)
     app = LLMRouterApp(
@@ -203,9 +204,9 @@ def _router(**options: Any) -> Router:
         raise click.ClickException(error.message) from error
 
 
-def _downloaded(router: Router) -> bool:
+def _downloaded(router: Router, plugins: Iterable[str]) -> bool:
     try:
-        return download_all(router.config, sys.stdout)
+        return download_all(router.config, plugins, sys.stdout)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.answers import ask, ask_streamed, chat_body, client, model_ids
+from tests.support.meetings import place_for_hosts
 from tests.support.processes import ServerProcess, server_process, until
 
 Serve = Callable[..., tuple[ServerProcess, httpx.Client]]
@@ -154,3 +155,16 @@ def test_a_second_interrupt_forces_the_end(serve: Serve, demo_models: Path) -> N
         process.process.send_signal(signal.SIGINT)
         process.wait_for_text("Waiting for connections to close")
         assert process.stop(signal.SIGINT) == 130
+
+
+def test_models_stay_loaded_while_a_server_that_shares_restarts(
+    serve: Serve, demo_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--models-dir", demo_models, "-c", 512, "--mode", "shared")
+    with place_for_hosts(monkeypatch):
+        process, http = serve(*arguments)
+        assert ask(http, "guide")
+        assert process.stop() == 0
+        _, http = serve(*arguments)
+        assert status_of(http, "guide") == "loaded"
+        assert ask(http, "guide")

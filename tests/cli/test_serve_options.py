@@ -115,3 +115,17 @@ def test_options_that_the_router_refuses(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setitem(vars(sys.modules["llm_router_mw.cli.serve"]), "Router", refuse)
     assert_refused(run("--models-dir", tmp_path), 1, "models_max is 7")
+
+
+def test_a_shared_router_is_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def refuse(**options: Any) -> None:
+        given.update(options)
+        raise ConfigError("enough")
+
+    monkeypatch.setitem(vars(sys.modules["llm_router_mw.cli.serve"]), "RemoteRouter", refuse)
+    shared = ("--mode", "shared", "--shared-name", "ours", "--shared-grace-seconds", "5")
+    assert_refused(run("--models-dir", tmp_path, *shared), 1, "enough")
+    assert given["mode"] == "shared"
+    assert (given["shared_name"], given["shared_grace_seconds"]) == ("ours", 5.0)

@@ -360,30 +360,28 @@ async def test_a_callers_loop_stays_free_while_the_owners_is_blocked() -> None:
 
 async def test_a_call_that_is_cancelled_before_the_owner_took_it_is_never_made() -> None:
     made: list[int] = []
-    arrived, over_and_out = threading.Event(), threading.Event()
+    arrived, blocked, left = threading.Event(), threading.Event(), threading.Event()
     async with bridge() as (over, _):
 
-        async def call() -> int:
-            await anyio.lowlevel.checkpoint()
+        async def call() -> None:
             made.append(5)
-            return 5
 
         async def visit() -> None:
+            arrived.set()
+            await until(blocked.is_set)
             with anyio.move_on_after(0.1):
-                arrived.set()
                 await over.run(call)
-            over_and_out.set()
+            left.set()
 
         async def block() -> None:
             await until(arrived.is_set)
-            over_and_out.wait(10)
+            blocked.set()
+            left.wait(10)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(elsewhere, visit)
             tasks.start_soon(block)
-        called = anyio.Event()
-        over.run_soon(called.set)
-        await called.wait()
+        await elsewhere(lambda: over.run(anyio.lowlevel.checkpoint))  # a later one has its turn
     assert made == []
 
 
@@ -391,38 +389,34 @@ async def test_a_call_that_is_cancelled_before_the_owner_took_it_is_never_made()
 async def test_loops_that_call_each_other_at_once_do_not_wait_for_ever(
     backends: tuple[str, str],
 ) -> None:
-    together = threading.Barrier(2)
+    together = threading.Barrier(2, timeout=10)
     bridges: dict[int, Bridge] = {}
-
-    async def number(value: int) -> int:
-        return value
-
-    async def live(mine: int) -> int:
-        async with BlockingPortal() as portal:
-            bridges[mine] = Bridge(portal)
-            together.wait(10)
-            other = 1 - mine
-            got = await bridges[other].run(lambda: number(other))
-            # Stays until the other has been answered too.
-            await anyio.to_thread.run_sync(together.wait, 10)
-            return got
-
     got: list[int] = []
 
-    async def run(mine: int) -> None:
-        got.append(
-            await anyio.to_thread.run_sync(lambda: anyio.run(live, mine, backend=backends[mine]))
-        )
+    async def live(mine: int) -> None:
+        async with BlockingPortal() as portal:
+            bridges[mine] = Bridge(portal)
+            together.wait()
+            other = 1 - mine
 
-    with anyio.fail_after(20):
-        async with anyio.create_task_group() as tasks:
-            for mine in (0, 1):
-                tasks.start_soon(run, mine)
+            async def call() -> int:
+                return other
+
+            got.append(await bridges[other].run(call))
+            # It stays until the other has been answered too.
+            await anyio.to_thread.run_sync(together.wait)
+
+    async def run(mine: int) -> None:
+        await anyio.to_thread.run_sync(lambda: anyio.run(live, mine, backend=backends[mine]))
+
+    async with anyio.create_task_group() as tasks:
+        for mine in (0, 1):
+            tasks.start_soon(run, mine)
     assert sorted(got) == [0, 1]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_call_that_nobody_waits_for_may_fail(
+async def test_a_call_that_nobody_waits_for_may_fail(
     backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
@@ -437,7 +431,7 @@ def test_a_call_that_nobody_waits_for_may_fail(
             await anyio.to_thread.run_sync(visit)
             await until(lambda: "a bug in a callback" in caplog.text)
 
-    anyio.run(live, backend=backend)
+    await anyio.to_thread.run_sync(lambda: anyio.run(live, backend=backend))
 
 
 async def test_a_call_sees_what_its_callers_context_holds() -> None:

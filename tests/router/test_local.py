@@ -245,6 +245,11 @@ async def test_config_and_options_exclude_each_other(plugin: FakePlugin) -> None
         Router(RouterConfig(), models_max=1)
 
 
+async def test_a_router_is_of_one_process(plugin: FakePlugin) -> None:
+    with pytest.raises(ConfigError, match=r"mode is 'shared', and a Router .* use RemoteRouter"):
+        Router(mode="shared", plugins=[plugin])
+
+
 async def test_an_unknown_model_is_not_found(plugin: FakePlugin) -> None:
     async with fake_router(plugin) as router:
         for call in (router.lease("z"), router.load("z"), router.unload("z")):

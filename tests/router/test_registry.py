@@ -15,7 +15,7 @@ from llm_router_mw.errors import ConfigError, PluginConflictError, PluginLoadErr
 from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.protocols import Candidate, Shortfall
 from llm_router_mw.router.process_engine import ProcessEngine
-from llm_router_mw.router.registry import Registry, load_registry
+from llm_router_mw.router.registry import Registry, load_registry, load_route_groups
 from llm_router_mw.types import Device, InstanceKey, LoadOptions, Model, Placement
 from tests.support.entry_points import entry_point, install
 
@@ -292,3 +292,34 @@ def test_they_are_an_error_where_plugins_must_be_sound() -> None:
     config = RouterConfig(plugin_options={"qouta": {}}, strict_plugins=True)
     with pytest.raises(ConfigError, match="'qouta'"):
         load_registry(config, [Budgeted()], use_installed=False)
+
+
+class Routes:
+    """A plugin that adds a group of routes, and whose engine is for another process."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    @hookimpl
+    def llm_router_register_routes(self, config: RouterConfig) -> list[Any]:
+        return [self._group]
+
+    @hookimpl
+    def llm_router_register_engines(self, config: RouterConfig) -> list[Any]:
+        raise AssertionError("nobody runs models here")  # pragma: no cover
+
+
+def group(name: str) -> SimpleNamespace:
+    return SimpleNamespace(name=name, access="inference", routes=())
+
+
+def test_a_door_whose_router_is_elsewhere_asks_for_routes_and_nothing_else() -> None:
+    mine = group("mine")
+    assert load_route_groups(CONFIG, [Routes(mine)], use_installed=False) == {"mine": mine}
+
+
+def test_routes_that_are_asked_for_alone_are_checked_as_all_else() -> None:
+    with pytest.raises(PluginLoadError, match="no RouteGroup"):
+        load_route_groups(CONFIG, [Routes("nonsense")], use_installed=False)
+    with pytest.raises(PluginConflictError, match="RouteGroup 'mine' is supplied by two"):
+        load_route_groups(CONFIG, [Routes(group("mine")), Routes(group("mine"))])

@@ -51,5 +51,5 @@ def test_one_that_is_too_long_for_a_socket_is_refused(
     long = runtime / ("x" * 80)
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    with pytest.raises(ConfigError, match="too long for the path of a socket; set XDG_RUNTIME_DIR"):
+    with pytest.raises(ConfigError, match="too long for a socket's path; set XDG_RUNTIME_DIR"):
         address_of("a", "/x")

@@ -81,9 +81,8 @@ async def test_it_sees_what_the_web_process_saw(
 
 
 async def test_what_prints_is_in_its_log(folder: Path) -> None:
-    (folder / "printing.py").write_text(
-        "print('printed', flush=True)\nimport os\nos.write(1, b'x')"
-    )
+    code = "print('printed', flush=True)\nimport os\nos.write(1, b'x')\n"
+    (folder / "printing.py").write_text(code)
     async with met(plan_of("printing")) as meeting:
         log = address().log.read_text()
     assert "printed\nx" in log

@@ -141,9 +141,8 @@ async def test_so_is_what_is_wrong_with_a_plugin(folder: Path) -> None:
 async def test_a_host_that_dies_is_reported_with_its_last_words(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (folder / "deadly.py").write_text(
-        "import os\nos.write(2, b'last words')\nos.kill(os.getpid(), 9)"
-    )
+    code = "import os\nos.write(2, b'last words')\nos.kill(os.getpid(), 9)\n"
+    (folder / "deadly.py").write_text(code)
     with pytest.raises(RouterNotRunningError, match="its process ended, or was not ready"):
         await meet_only(plan_of("deadly"))
     assert "last words" in caplog.text
@@ -165,8 +164,7 @@ async def test_one_that_does_not_even_end_is_killed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "stopped.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
-    monkeypatch.setattr(launch, "START_SECONDS", 0.0)
-    monkeypatch.setattr(launch, "_GRACE_SECONDS", 3.0)
+    monkeypatch.setattr(launch, "_GRACE_SECONDS", 3 - launch.START_SECONDS)
     with pytest.raises(RouterNotRunningError, match="was not ready in time"):
         await meet_only(plan_of("stopped"))
     await until(lambda: not cards(), BOUND)

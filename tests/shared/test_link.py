@@ -18,7 +18,7 @@ from llm_router_mw.errors import (
     RouterNotRunningError,
 )
 from llm_router_mw.router.stream import RequestStream
-from llm_router_mw.shared.link import Link, News, end_process
+from llm_router_mw.shared.link import Link, News, Request, end_process
 from llm_router_mw.shared.messages import (
     Abandon,
     Answered,
@@ -40,6 +40,7 @@ from llm_router_mw.types import (
     FailureDelta,
     QueuePlace,
     RouterEvent,
+    Wish,
 )
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit, Step, encode
 from tests.support.pretended_host import (
@@ -248,6 +249,22 @@ async def test_a_task_that_cannot_be_sent_is_refused_at_once_and_harms_nobody() 
         assert await link_answers(link, host)
 
 
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda number: Ask(number, ("a",), Wish(priority=0.5)),  # type: ignore[arg-type]
+        lambda number: Load(number, "\ud800", True),
+    ],
+)
+async def test_a_request_that_cannot_be_sent_is_refused_at_once_and_harms_nobody(
+    request_of: Request,
+) -> None:
+    async with linked() as (link, host):
+        with pytest.raises(InvalidRequestError, match="cannot be sent"):
+            await link.ask(request_of)
+        assert await link_answers(link, host)
+
+
 async def test_what_the_host_tells_unasked_is_handed_on_in_order() -> None:
     heard: list[News] = []
     news: list[News] = [
@@ -273,6 +290,36 @@ async def test_what_came_together_with_the_welcome_is_not_lost() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_false_alarm_of_the_socket_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pretended_hosts() as hosts, anyio.create_task_group() as tasks:
+        link = Link(await hosts.meet(), lambda news: None)
+        socket = Startled(link._socket)
+        monkeypatch.setattr(link, "_socket", socket)
+        tasks.start_soon(link.run)
+        assert await link_answers(link, await hosts.next())
+        assert socket.alarms == 0
+        tasks.cancel_scope.cancel()
+
+
+class Startled:
+    """A socket that seems to have something to read when it has nothing."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.alarms = 3
+
+    def fileno(self) -> int:
+        number: int = self._real.fileno()
+        return number
+
+    def recv(self, size: int) -> bytes:
+        if self.alarms:
+            self.alarms -= 1
+            raise BlockingIOError
+        data: bytes = self._real.recv(size)
+        return data
+
+
 # When the host is lost
 
 
@@ -292,6 +339,18 @@ async def test_all_that_waits_for_a_host_that_is_lost_fails() -> None:
         await until(lambda: outcomes)
     assert isinstance(outcomes[0], HostDiedError)
     assert not finished  # the host did not finish it
+
+
+async def test_each_who_loses_the_host_has_an_error_of_its_own() -> None:
+    async with linked() as (link, host):
+        streams = [started(link) for _ in range(2)]
+        await host.die()
+        errors = []
+        for stream in streams:
+            with pytest.raises(HostDiedError) as caught:
+                await anext(stream)
+            errors.append(caught.value)
+    assert errors[0] is not errors[1]  # one for all would gather the tracebacks of all
 
 
 async def test_what_the_host_said_before_it_was_lost_counts() -> None:

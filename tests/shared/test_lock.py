@@ -22,6 +22,12 @@ def address(tmp_path: Path) -> Address:
     return Address(str(tmp_path), "s")
 
 
+async def take(address: Address, patience_seconds: float) -> None:
+    """Take the lock and give it back."""
+    async with locked(address, patience_seconds):
+        pass
+
+
 async def test_who_comes_second_waits_for_the_first(address: Address) -> None:
     order: list[str] = []
 
@@ -39,21 +45,17 @@ async def test_who_comes_second_waits_for_the_first(address: Address) -> None:
 async def test_nobody_waits_for_ever(address: Address) -> None:
     async with locked(address, LONG):
         with pytest.raises(RouterNotRunningError, match=r"tried for 0\.05 s .*s\.log"):
-            async with locked(address, 0.05):
-                pass
-    async with locked(address, LONG):
-        pass
+            await take(address, 0.05)
+    await take(address, LONG)
 
 
 async def test_who_has_inherited_it_holds_it_too(address: Address) -> None:
     async with locked(address, LONG) as descriptor:
         inherited = os.dup(descriptor)
     with pytest.raises(RouterNotRunningError):
-        async with locked(address, 0):
-            pass
+        await take(address, 0)
     os.close(inherited)
-    async with locked(address, LONG):
-        pass
+    await take(address, LONG)
 
 
 async def test_other_addresses_are_not_concerned(address: Address) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from llm_router_mw.shared import outflow as outflow_file
 from llm_router_mw.shared.messages import Happened, Load, Ping, Pong, ToWeb, Views, Welcome
 from llm_router_mw.testing import FakeEngine
-from llm_router_mw.types import InstanceState, ModelView, RouterView
+from llm_router_mw.types import InstanceState, ModelView, RouterEvent, RouterView
 from tests.support.web_process import GREET, Address, WebProcess, hosting
 
 pytestmark = pytest.mark.asyncio
@@ -130,6 +131,28 @@ async def test_requests_that_wait_are_told(tmp_path: Path) -> None:
         await told.shows(address)
         assert told.models["a"].waiting == 1
         assert told.models["a"].progress == 0.5
+
+
+async def test_what_an_event_changes_without_a_word_is_told_too(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.slow.add("a")
+    async with hosting(tmp_path, engine) as address, address.connected() as web:
+        told = await mirror(web)
+        await address.router.load("a", wait=False)
+        while told.models["a"].progress != 0.5:
+            await told.hear()
+
+
+async def test_an_event_that_tells_of_the_past_does_not_stay(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as address, address.connected() as web:
+        told = await mirror(web)
+        router = address.router
+        past = replace(router.models()[0], state=InstanceState.FAILED)
+        event = RouterEvent(kind="status", model="a", at_seconds=0.0, models=(past,))
+        router._hub.publish(event)
+        while told.models["a"].state is not InstanceState.FAILED:
+            await told.hear()
+        await told.shows(address)
 
 
 async def test_while_nothing_happens_nothing_is_said(tmp_path: Path) -> None:

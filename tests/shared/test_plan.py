@@ -93,7 +93,13 @@ def test_nothing_else_does(other: dict[str, Any], monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("variable", "expected"),
-    [("HF_TOKEN", True), ("LLAMA_CACHE", True), ("LLM_ROUTER_TRACE", True), ("PATH", False)],
+    [
+        ("LLM_ROUTER_ADMIN_KEY", False),
+        ("HF_TOKEN", True),
+        ("LLAMA_CACHE", True),
+        ("LLM_ROUTER_TRACE", True),
+        ("PATH", False),
+    ],
 )
 def test_a_router_heeds_some_variables(variable: str, expected: bool) -> None:
     assert is_relevant(variable) is expected

@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from llm_router_mw.errors import WorkerDiedError
+from llm_router_mw.errors import LLMRouterError, WorkerDiedError
 from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.shared.relay import Relay, relay_of
 from llm_router_mw.testing.engine import FakeStream
@@ -81,6 +81,22 @@ async def test_one_that_is_cancelled_ends_without_credit() -> None:
         await until(lambda: len(got) == INITIAL_CREDIT)
         relay.cancel()
         await until(lambda: got[-1] == FinishDelta("cancelled", Usage()))
+
+
+class Thorough(FakeStream):
+    """Says all that it has to say also when it was cancelled."""
+
+    def cancel(self, error: LLMRouterError | None = None) -> None:
+        self.deltas.append(FINISH)
+
+
+async def test_what_one_had_to_say_is_read_first() -> None:
+    stream = Thorough([TEXT] * (INITIAL_CREDIT + 10), over)
+    stream.give()
+    async with relaying(stream) as (relay, got):
+        await until(lambda: len(got) == INITIAL_CREDIT)
+        relay.cancel()
+        await until(lambda: got[-1] == FINISH)
 
 
 async def test_a_failure_is_the_last_delta() -> None:

@@ -316,7 +316,7 @@ async def test_all_verbs_work_from_another_loop() -> None:
 
         async def visit() -> list[str]:
             async with router.events() as events:
-                kinds = [(await anext(events)).kind]
+                kinds: list[str] = [(await anext(events)).kind]
                 await router.load("a")
                 assert state(router, "a") is InstanceState.LOADED
                 kinds += [(await anext(events)).kind for _ in range(4)]
@@ -350,7 +350,7 @@ async def test_a_lease_that_nobody_on_the_other_loop_takes_is_given_back() -> No
         await elsewhere(visit)
         held.release()
         await until(lambda: hosts.router.overview().waiting == 0)
-        assert not any(view.leases for view in hosts.router.models())
+        await until(lambda: not any(view.leases for view in hosts.router.models()))
 
 
 def test_synchronous_code_has_it_on_a_thread() -> None:

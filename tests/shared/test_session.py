@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.errors import InvalidRequestError, ModelLoadError
+from llm_router_mw.shared import outflow as outflow_file
 from llm_router_mw.shared.messages import (
     Abandon,
     Answered,
@@ -38,6 +41,7 @@ from llm_router_mw.shared.messages import (
     Views,
 )
 from llm_router_mw.testing import FakeEngine
+from llm_router_mw.testing.engine import FakeInstance
 from llm_router_mw.types import (
     CompletionTask,
     ContentDelta,
@@ -51,7 +55,7 @@ from llm_router_mw.types import (
     Wish,
 )
 from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit, encode
-from tests.support.direct_engine import DirectEngine
+from tests.support.direct_engine import DirectEngine, DirectInstance
 from tests.support.real_router import state, view
 from tests.support.waiting import until
 from tests.support.web_process import GREET, HELLO, Address, WebProcess, hosting
@@ -193,14 +197,28 @@ async def test_a_lease_may_end_with_its_task(tmp_path: Path) -> None:
         assert kind_of(await web.answer(await web.start(ask))) == "LeaseExpiredError"
 
 
-async def test_a_lease_ends_also_with_a_task_that_cannot_start(tmp_path: Path) -> None:
+async def test_a_lease_ends_also_with_a_task_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidRequestError("no such thing")
+
+    monkeypatch.setattr(FakeInstance, "submit", refuse)
     async with hosting(tmp_path) as address, address.welcomed() as web:
         ask = await web.granted("a", "b")
+        assert (
+            kind_of(await web.answer(await web.start(ask, release=True))) == "InvalidRequestError"
+        )
+        await until(lambda: not leases(address, "a"))
+        assert kind_of(await web.answer(await web.start(ask, index=1))) == "InvalidRequestError"
+        assert leases(address, "b") == 1
+
+
+async def test_a_lease_that_was_taken_is_of_no_use(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as address, address.welcomed() as web:
+        ask = await web.granted("a")
         await address.router.unload("a", force=True)
-        stream = await web.start(ask, release=True)
-        assert kind_of(await web.answer(stream)) == "ModelUnloadedError"
-        await web.say(Release(ask, 1))
-        await until(lambda: not leases(address, "b"))
+        assert kind_of(await web.answer(await web.start(ask))) == "ModelUnloadedError"
 
 
 async def test_a_task_without_a_lease_fails(tmp_path: Path) -> None:
@@ -294,6 +312,21 @@ async def test_who_does_not_read_holds_nobody_else_up(tmp_path: Path) -> None:
         assert worker.full == worker.answers[:1]
 
 
+async def test_who_does_not_read_answers_is_not_heard_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outflow_file, "_FULL_BYTES", 1000)
+    async with hosting(tmp_path) as address, address.welcomed() as web:
+        said = 0
+        with anyio.move_on_after(0.5) as held_up:
+            while said < 100_000:  # far more than sockets take
+                await web.say(*[Ping()] * 100)
+                said += 100
+        assert held_up.cancelled_caught
+        for _ in range(said):  # and nothing is lost
+            await web.hear(Pong)
+
+
 # Verbs
 
 
@@ -328,6 +361,8 @@ async def test_who_has_waited_for_a_load_sees_the_model_loaded(tmp_path: Path) -
     async with hosting(tmp_path) as address, address.welcomed() as web:
         said = await ask_for(web, Load(1, "a", True))
         assert isinstance(said[-1], Answered)
+        events = [message.event for message in said if isinstance(message, Happened)]
+        assert events[-1].state is InstanceState.LOADED
         assert last_seen(said, "a").state is InstanceState.LOADED
         said = await ask_for(web, PutToSleep(2, "a", "full", True))
         assert last_seen(said, "a").state is InstanceState.SLEEPING
@@ -405,6 +440,14 @@ async def test_one_that_is_gone_while_it_did_not_read_holds_nothing(tmp_path: Pa
         assert worker.sent == [Cancel(0)]
 
 
+async def test_one_that_will_never_read_again_is_let_go(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as address, address.welcomed() as web:
+        await web.granted("a")
+        web.stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(socket.SHUT_RD)
+        await web.say(Ping())
+        await until(lambda: not leases(address))
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
@@ -445,12 +488,68 @@ def nonsense(draw: st.DrawFn) -> bytes:
     return bytes(data) + draw(st.binary(max_size=50))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=nonsense(), greets=st.booleans())
 async def test_nonsense_hurts_nobody_else(tmp_path: Path, data: bytes, greets: bool) -> None:
-    async with hosting(tmp_path) as address, address.welcomed() as other:
-        async with address.connected() as web:
-            with suppress(anyio.BrokenResourceError):
-                await web.stream.send((encode(GREET) if greets else b"") + data)
-        assert await other.answer(await other.start(await other.granted("b"))) == ECHO
-        await until(lambda: not leases(address, "a"))
+    async with hosting(tmp_path) as address:
+        async with address.welcomed() as other:
+            async with address.connected() as web:
+                with suppress(anyio.BrokenResourceError):
+                    await web.stream.send((encode(GREET) if greets else b"") + data)
+            assert await other.answer(await other.start(await other.granted("b"))) == ECHO
+        await address.deserted()
+        assert not any(view.leases or view.waiting for view in address.router.models())
+
+
+# What a web process may do next; the number picks one of what it has begun.
+DEEDS = ["ask", "load", "unload", "start", "last", "cancel", "abandon", "release", "credit", "wait"]
+deeds = st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 5)), max_size=15)
+
+
+async def live(web: WebProcess, life: list[tuple[str, int]]) -> None:
+    """Do as *life* says, without a look at what the host says to that."""
+    for number, (deed, pick) in enumerate(life, start=1000):
+        model, other = "abc"[pick % 3], 1000 + pick
+        match deed:
+            case "ask":
+                await web.say(Ask(number, (model, "a"), Wish(), tell_place=True))
+            case "load":
+                await web.say(Load(number, model, True))
+            case "unload":
+                await web.say(Unload(number, model, True, False))
+            case "start" | "last":
+                await web.say(Start(number, other, 0, HELLO, deed == "last"))
+            case "cancel":
+                await web.say(Cancel(other))
+            case "abandon":
+                await web.say(Abandon(other))
+            case "release":
+                await web.say(Release(other, pick % 2))
+            case "credit":
+                await web.say(Credit(other, pick))
+            case _:
+                for _ in range(pick * 3):
+                    await anyio.lowlevel.checkpoint()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(lives=st.lists(deeds, min_size=1, max_size=3))
+async def test_whatever_they_do_and_whenever_they_leave_nothing_stays_behind(
+    tmp_path: Path, lives: list[list[tuple[str, int]]]
+) -> None:
+    engine = DirectEngine()
+
+    async def come_and_go(address: Address, life: list[tuple[str, int]]) -> None:
+        async with address.welcomed() as web:
+            await live(web, life)
+
+    async with hosting(tmp_path, engine) as address:
+        async with anyio.create_task_group() as tasks:
+            for life in lives:
+                tasks.start_soon(come_and_go, address, life)
+        await address.deserted()
+        assert not any(view.leases or view.waiting for view in address.router.models())
+        for instance in engine.instances:
+            assert isinstance(instance, DirectInstance)
+            cancelled = {each.id for each in instance.sent if isinstance(each, Cancel)}
+            assert len(cancelled) == len(instance.answers)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from llm_router_mw.asgi import LLMRouterApp
+from llm_router_mw.asgi import LLMRouterApp, added_routes
 from llm_router_mw.cli import log, server
 from llm_router_mw.cli.access import is_loopback, local_programs, nobody
 from llm_router_mw.cli.cache_flags import cache_flags
@@ -20,9 +20,11 @@ from llm_router_mw.cli.hub_flags import hub_flags, hub_models
 from llm_router_mw.cli.load_flags import load_flags
 from llm_router_mw.cli.memory_flags import memory_flags
 from llm_router_mw.cli.scheduling_flags import scheduling_flags
+from llm_router_mw.cli.shared_flags import shared_flags
 from llm_router_mw.cli.values import adapters, plugin_options, split
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router import Router
+from llm_router_mw.shared.remote import RemoteRouter
 
 logger = logging.getLogger("llm_router_mw.cli")
 
@@ -60,6 +62,7 @@ logger = logging.getLogger("llm_router_mw.cli")
     "--download-only", is_flag=True, help="Fetch what is missing of the hub's models, and exit."
 )
 @scheduling_flags
+@shared_flags
 @cache_flags
 @load_flags
 @memory_flags
@@ -181,7 +184,7 @@ def serve(
     url = server.base_url(bound)
     app = LLMRouterApp(
         router=router,
-        routes=("inference", "management", *router.route_groups),
+        routes=("inference", "management", *added_routes(router)),
         **_access(split(api_keys), split(admin_keys), bound.getsockname()[0]),
     )
 
@@ -197,14 +200,14 @@ def serve(
     server.run(app, router, bound, on_ready=announce, stream_seconds=stop_timeout // 2)
 
 
-def _router(**options: Any) -> Router:
+def _router(**options: Any) -> Router | RemoteRouter:
     try:
-        return Router(**options)
+        return RemoteRouter(**options) if options["mode"] == "shared" else Router(**options)
     except LLMRouterError as error:
         raise click.ClickException(error.message) from error
 
 
-def _downloaded(router: Router, plugins: Iterable[str]) -> bool:
+def _downloaded(router: Router | RemoteRouter, plugins: Iterable[str]) -> bool:
     try:
         return download_all(router.config, plugins, sys.stdout)
     except LLMRouterError as error:

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from llm_router_mw.errors import LLMRouterError
-from llm_router_mw.router import Router
+from llm_router_mw.protocols import StartableRouter
 
 logger = logging.getLogger("llm_router_mw.cli")
 
@@ -57,7 +57,7 @@ def base_url(bound: socket.socket) -> str:
 
 def run(
     app: ASGIApp,
-    router: Router,
+    router: StartableRouter,
     bound: socket.socket,
     *,
     on_ready: Callable[[], None],
@@ -81,7 +81,7 @@ def run(
     sys.exit(FORCED_EXIT_CODE if server.force_exit else 0)
 
 
-async def _serve(server: uvicorn.Server, router: Router, bound: socket.socket) -> None:
+async def _serve(server: uvicorn.Server, router: StartableRouter, bound: socket.socket) -> None:
     # The router is entered here and not by the app's lifespan, where uvicorn would log the
     # reason of a failed start as a traceback.
     async with router:

@@ -63,11 +63,14 @@ class Bridge:
             future = self._start(guarded)
             with lock:
                 futures.append(future)
-                if abandoned:
-                    future.cancel()
+                too_late = abandoned
+            if too_late:
+                self.run_soon(future.cancel)
             return future.result()
 
         async def guarded() -> T:
+            if abandoned:
+                raise CancelledError
             result = await call()
             with lock:
                 if not abandoned:
@@ -86,14 +89,14 @@ class Bridge:
             with lock:
                 abandoned = True
             for future in futures:
-                self.run_soon(lambda future=future: future.cancel())
+                self.run_soon(future.cancel)
             if results and undo is not None:
                 self.run_soon(lambda: undo(results[0]))
             raise
         except CancelledError as error:
             raise RouterNotRunningError("the router was closed meanwhile") from error
 
-    def run_soon(self, call: Callable[[], None]) -> None:
+    def run_soon(self, call: Callable[[], object]) -> None:
         """Have *call* made on the owner loop, without waiting for it.
 
         A router that is closed has given back by itself what *call* would.

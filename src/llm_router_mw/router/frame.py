@@ -12,10 +12,10 @@ from llm_router_mw.wire import Decoder, encode
 
 
 def checked_frame(message: msgspec.Struct) -> bytes:
-    """Return *message*, which carries a task, as a frame that the other end will understand.
+    """Return *message* as a frame that the other end will understand.
 
-    A task that app code made may hold anything; a peer that can't read a frame ends the
-    connection, and all other requests with it.
+    What app code made may hold anything; a peer that can't read a frame ends the connection, and
+    all other requests with it.
 
     Raises:
         InvalidRequestError: the other end could not read it.
@@ -24,7 +24,9 @@ def checked_frame(message: msgspec.Struct) -> bytes:
         frame = encode(message)
         next(Decoder(_decoder(type(message))).feed(frame))
     except (WireError, msgspec.MsgspecError, TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidRequestError(f"the task cannot be sent to the worker: {error}") from error
+        raise InvalidRequestError(
+            f"the request cannot be sent to the process that is to serve it: {error}"
+        ) from error
     return frame
 
 

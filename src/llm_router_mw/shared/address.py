@@ -53,30 +53,35 @@ class Address(Struct, frozen=True):
 
 
 def meeting_place() -> Path:
-    """Return the directory in which all hosts of this user are found."""
-    return runtime_directory() / _DIRECTORY
+    """Return the directory in which all hosts of this user are found.
+
+    Raises:
+        ConfigError: there is none that only this user may use.
+    """
+    place = runtime_directory() / _DIRECTORY
+    try:
+        make_private(place.parent)
+        make_private(place)
+    except OSError as error:
+        raise ConfigError(
+            f"there is no place where the processes of a shared router could meet: {error}; set "
+            "XDG_RUNTIME_DIR to a directory that only this user may use"
+        ) from error
+    return place
 
 
 def address_of(name: str, folder: str) -> Address:
     """Return the address of those who share *name*, or without one the working directory *folder*.
 
     Raises:
-        ConfigError: there is no directory for it that only this user may use.
+        ConfigError: there is no place for it, or it has too long a name.
     """
     place = meeting_place()
-    try:
-        make_private(place.parent)
-        make_private(place)
-    except OSError as error:
-        raise ConfigError(
-            f"mode is 'shared', and there is no place where processes could meet: {error}; set "
-            "XDG_RUNTIME_DIR to a directory that only this user may use"
-        ) from error
     whose = f"name {name}" if name else f"folder {folder}"
     address = Address(str(place), hashlib.sha256(whose.encode()).hexdigest()[:_STEM_DIGITS])
     if len(os.fsencode(address.socket_of(_LARGEST_PID))) > _PATH_BYTES:
         raise ConfigError(
-            f"mode is 'shared', and {str(place)!r} is too long for the path of a socket; set "
-            "XDG_RUNTIME_DIR to a shorter one"
+            f"{str(place)!r}, where the processes of a shared router meet, is too long for a "
+            "socket's path; set XDG_RUNTIME_DIR to a shorter one"
         )
     return address

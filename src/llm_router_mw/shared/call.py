@@ -43,8 +43,8 @@ class Call:
             return None
 
     async def hang_up(self) -> None:
-        """Close the connection, at once."""
-        await anyio.aclose_forcefully(self.stream)
+        """Close the connection."""
+        await self.stream.aclose()
 
 
 async def call(path: Path) -> Call | None:
@@ -59,7 +59,7 @@ async def call(path: Path) -> Call | None:
         return None
     peer = peer_of(stream)
     if not peer.is_this_user:
-        await anyio.aclose_forcefully(stream)
+        await stream.aclose()
         raise RouterNotRunningError(
             f"process {peer.pid}, which listens at {str(path)!r}, is another user's; "
             "end it, or set XDG_RUNTIME_DIR to a directory that only this user may use"

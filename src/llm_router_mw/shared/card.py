@@ -55,7 +55,11 @@ def shown(plan: Plan, address: Address) -> Iterator[None]:
 
 
 def cards() -> list[Card]:
-    """Return those of all hosts of this user that live; removes what the dead have left."""
+    """Return those of all hosts of this user that live; removes what the dead have left.
+
+    Raises:
+        ConfigError: there is no place where hosts could be.
+    """
     found: list[Card] = []
     for file in sorted(meeting_place().glob(f"*{CARD_SUFFIX}")):
         # Gone meanwhile, or of a version that says it in another way.

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
-from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.shared.news import News
 from llm_router_mw.types import InstanceState
-
-logger = logging.getLogger("llm_router_mw.shared")
 
 _HOLDS_MEMORY = (InstanceState.LOADED, InstanceState.SLEEPING)
 
@@ -20,8 +15,5 @@ async def unload_idle(router: RouterContract, news: News) -> None:
         looked = news.looked
         for view in router.models():
             if view.state in _HOLDS_MEMORY and not view.leases and not view.waiting:
-                try:
-                    await router.unload(view.id, wait=False)
-                except LLMRouterError as error:
-                    logger.warning("%s stays loaded: %s", view.id, error)
+                await router.unload(view.id, wait=False)
         await looked.wait()

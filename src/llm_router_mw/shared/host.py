@@ -183,7 +183,7 @@ class Host:
             version=self._version,
             fingerprint=self._fingerprint,
             pid=os.getpid(),
-            web_processes=tuple(sorted(session.pid for session in self._sessions)),
+            web_processes=tuple(sorted({session.pid for session in self._sessions})),
             draining=self._draining,
             models=self._router.models(),
         )

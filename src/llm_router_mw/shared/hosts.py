@@ -28,7 +28,12 @@ class FoundHost(Struct, frozen=True, kw_only=True):
 
 
 async def find_hosts() -> list[FoundHost]:
-    """Return all hosts of this user."""
+    """Return all hosts of this user.
+
+    Raises:
+        ConfigError: there is no place where hosts could be.
+        RouterNotRunningError: what listens there is another user's.
+    """
     return [await _found(card) for card in cards()]
 
 

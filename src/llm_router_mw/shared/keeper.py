@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
 from typing import TypeVar
 
 import anyio
@@ -61,7 +60,7 @@ class Keeper:
         self._failures = 0
         self._why = ""
         """The last host could not be met."""
-        self._closed: RouterNotRunningError | None = None
+        self._closed = False
         self._changed = anyio.Event()
         """There is a link, or no hope of one; replaced each time."""
 
@@ -78,7 +77,7 @@ class Keeper:
         while self._link is not None:
             began = anyio.current_time()
             await self._link.run()
-            if self._closed is not None:
+            if self._closed:
                 return
             logger.warning("the shared router's host is gone; the next one is being met")
             self._backoff.lasted(anyio.current_time() - began)
@@ -88,10 +87,10 @@ class Keeper:
 
     async def aclose(self) -> None:
         """Let go of the host; whoever waits for it is told so."""
-        self._closed = RouterNotRunningError("the router is closing")
+        self._closed = True
         self._tell()
         if self._link is not None:
-            await self._link.aclose(self._closed)
+            await self._link.aclose(_closing())
 
     async def answer(self, request: Request, kind: type[T]) -> T:
         """Return what a host answers to *request*.
@@ -131,14 +130,15 @@ class Keeper:
     async def _ask(
         self, request: Request, until: float, on_queued: OnQueued | None = None
     ) -> tuple[Link, Granted | Answered]:
-        for tried in count(1):
+        lost = 0
+        while True:
             link = await self._connected(until)
             try:
                 return link, await link.ask(request, on_queued)
             except HostDiedError:
-                if tried == HOSTS_TRIED:
+                lost += 1
+                if lost == HOSTS_TRIED:
                     raise
-        raise AssertionError("count() ends")
 
     async def _connected(self, until: float) -> Link:
         """Return the connection to a host, once there is one.
@@ -148,8 +148,8 @@ class Keeper:
             QueueTimeoutError: the time is *until*.
         """
         while self._link is None or not self._link.alive:
-            if self._closed is not None:
-                raise self._closed
+            if self._closed:
+                raise _closing()
             if self._failures >= _FAILURES_BORNE:
                 raise RouterNotRunningError(
                     f"the shared router has no host, and none can be started: {self._why}",
@@ -187,3 +187,7 @@ class Keeper:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def _closing() -> RouterNotRunningError:
+    return RouterNotRunningError("the router is closing")

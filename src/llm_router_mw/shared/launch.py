@@ -50,7 +50,12 @@ async def launch(plan: Plan, address: Address, lock: int) -> None:
         raise error_from(answer.failure)
     if answer is None:
         raise _not_started(address)
-    logger.info("the host of %s was started, process %d", plan.title, answer.pid)
+    logger.info(
+        "the host of %s was started: process %d, its log is %s",
+        plan.title,
+        answer.pid,
+        address.log,
+    )
 
 
 async def _spawn(plan: Plan, address: Address, lock: int) -> anyio.abc.Process:

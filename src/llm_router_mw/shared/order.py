@@ -10,6 +10,7 @@ from llm_router_mw.shared.plan import Plan
 from llm_router_mw.types import Failure
 from llm_router_mw.wire import Decoder
 
+
 class Order(Struct, frozen=True, tag="order"):
     """Starter → host: be the host of *plan* at that address. Answered by ready or failed."""
 

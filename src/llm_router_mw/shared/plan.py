@@ -16,6 +16,7 @@ from llm_router_mw.runtime_directory import can_lock
 
 _USUAL = RouterConfig()
 _RELEVANT = frozenset({"LLAMA_CACHE", "MODEL_ENDPOINT", "XDG_CACHE_HOME"})
+_OF_DOORS = frozenset({"LLM_ROUTER_ADMIN_KEY"})
 _RELEVANT_PREFIXES = (
     "LLM_ROUTER_",
     "LLAMA_ARG_",
@@ -93,6 +94,8 @@ def plan_for(config: RouterConfig, plugins: Iterable[object] = ()) -> Plan:
 
 def is_relevant(variable: str) -> bool:
     """Whether a router heeds *variable* of the environment."""
+    if variable in _OF_DOORS:
+        return False
     return variable in _RELEVANT or variable.startswith(_RELEVANT_PREFIXES)
 
 

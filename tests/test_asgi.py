@@ -68,6 +68,21 @@ async def test_websockets_go_straight_through_also_on_our_paths(router: FakeRout
     assert scope["llm_router"] is router
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_an_error_of_the_app_is_the_servers_to_see(router: FakeRouter, kind: str) -> None:
+    error = ZeroDivisionError("the app broke")
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    client = Client(http_scope("GET", "/", type=kind))
+    with pytest.raises(ZeroDivisionError) as raised:
+        await client.run(LLMRouterMiddleware(broken, router=router))
+    assert raised.value is error
+    assert error.__context__ is None
+    assert client.messages == []
+
+
 async def test_unknown_scope_types_go_through_untouched(router: FakeRouter) -> None:
     inner = Inner()
     scope: Scope = {"type": "mqtt"}

@@ -6,14 +6,11 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import anyio.to_thread
 import httpx
 import openai
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.gzip import GZipMiddleware
@@ -24,50 +21,9 @@ from starlette.routing import Route
 from llm_router_mw.asgi import LLMRouterMiddleware
 from llm_router_mw.types import ContentDelta
 from tests.support.fake_router import FINISH, HELLO, FakeRouter, ScriptItem, for_ever
+from tests.support.serving import WAIT_SECONDS, Gate, serving
 
-WAIT_SECONDS = 10.0
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
-
-
-class Gate:
-    """Opened in the test's thread, waited for on the server's loop."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self.open = self._open.set
-
-    async def __call__(self) -> None:
-        opened = await anyio.to_thread.run_sync(self._open.wait, WAIT_SECONDS)
-        assert opened
-
-
-class _Server(uvicorn.Server):
-    """Says when it is up."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-
-@contextmanager
-def serving(app: Any, **options: Any) -> Iterator[str]:
-    """Serve *app* on a free port; yields the base URL."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, **options)
-    server = _Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            assert server.up.wait(WAIT_SECONDS)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(WAIT_SECONDS)
-            assert not thread.is_alive()
 
 
 async def health(request: Request) -> PlainTextResponse:

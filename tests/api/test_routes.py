@@ -43,6 +43,13 @@ def test_management_alone_leaves_v1_to_the_app() -> None:
     assert not MANAGEMENT.claims("/llm/models/other")
 
 
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    assert INFERENCE.match("/v1/models/") is INFERENCE.match("/v1/models")
+    assert BOTH.claims("/models/")
+    assert not INFERENCE.claims("/models/")
+    assert not BOTH.claims("/models//")
+
+
 def test_an_unknown_path_is_not_found() -> None:
     with pytest.raises(PathNotFoundError, match="'/v1/nope'"):
         INFERENCE.match("/v1/nope")

@@ -10,9 +10,20 @@ import pytest
 
 from llm_router_mw import testing
 from llm_router_mw.config import RouterConfig
+from llm_router_mw.engine.chat_template import ContentParser, TemplateChatFormat
+from llm_router_mw.protocols import ChatFormat, ExitReport, PreparedPrompt
 from llm_router_mw.router.registry import Registry, load_registry
-from llm_router_mw.testing import FakeDevices, FakeEngine, FakePlugin
-from llm_router_mw.types import Cost, Device, MemoryEstimate, Model, Placement
+from llm_router_mw.testing import FakeDevices, FakeEngine, FakeInstance, FakePlugin, FakeStream
+from llm_router_mw.types import (
+    ContentDelta,
+    Cost,
+    Delta,
+    Device,
+    MemoryEstimate,
+    Model,
+    Placement,
+    Task,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +162,81 @@ def test_a_source_with_two_models_of_one_id_is_told() -> None:
     model = Model(id="a", path="/a.gguf", source="odd")
     with pytest.raises(AssertionError, match="two models have one id"):
         testing.check_model_source(Odd(lambda: [model, model]))
+
+
+def test_our_chat_format_conforms() -> None:
+    testing.check_chat_format(TemplateChatFormat)
+
+
+class Forgetful(TemplateChatFormat):
+    """Leaves out what was said."""
+
+    def prepare(self, *arguments: Any, **more: Any) -> PreparedPrompt:
+        return PreparedPrompt(prompt="Well?")
+
+
+class Choppy(TemplateChatFormat):
+    """Reads pieces of one character as nothing."""
+
+    def parser(self) -> ContentParser:
+        class Parser(ContentParser):
+            def feed(self, text: str) -> Sequence[Delta]:
+                return super().feed(text) if len(text) > 1 else ()
+
+        return Parser()
+
+
+@pytest.mark.parametrize(
+    ("made", "why"), [(Forgetful, "does not hold what was said"), (Choppy, "in pieces it reads")]
+)
+def test_a_chat_format_that_loses_something_is_told(made: type[ChatFormat], why: str) -> None:
+    with pytest.raises(AssertionError, match=why):
+        testing.check_chat_format(made)
+
+
+class Endless(FakeInstance):
+    """Its answers have no end."""
+
+    def submit(self, task: Task, on_finished: Callable[[], None]) -> FakeStream:
+        stream = FakeStream([ContentDelta("on and on")], on_finished)
+        stream.give()
+        return stream
+
+
+class Twice(FakeInstance):
+    """Says twice that it has finished."""
+
+    def submit(self, task: Task, on_finished: Callable[[], None]) -> FakeStream:
+        def finished() -> None:
+            on_finished()
+            on_finished()
+
+        return super().submit(task, finished)
+
+
+class Refusing(FakeInstance):
+    """Does not stop as it was asked."""
+
+    async def wait(self) -> ExitReport:
+        return ExitReport(exit_code=1, offence="it took too long")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("instance", "why"),
+    [
+        (Endless, "on_finished was called 0 times"),
+        (Twice, "on_finished was called 2 times"),
+        (Refusing, "it did not stop as it was asked: it took too long"),
+    ],
+)
+async def test_an_engine_that_breaks_its_word_is_told(
+    instance: type[FakeInstance], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def create(engine: FakeEngine) -> FakeInstance:
+        return instance(engine)
+
+    monkeypatch.setattr(FakeEngine, "create", create)
+    [model, *_] = FakePlugin(tmp_path)._source.models()
+    with pytest.raises(AssertionError, match=why):
+        await testing.check_engine(FakeEngine(), model)

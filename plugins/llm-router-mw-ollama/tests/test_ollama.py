@@ -196,17 +196,14 @@ async def test_what_fails_is_said_as_ollama_does(
     assert caught.value.status_code == 502
 
 
-async def test_who_has_to_wait_is_told_for_how_long(
-    make_llm_router: MakeRouter, llm_router_engine: FakeEngine
-) -> None:
-    llm_router_engine.slow.add("a")
+async def test_who_waited_in_vain_is_told_when_to_come_back(make_llm_router: MakeRouter) -> None:
     router = make_llm_router(models_max=1, queue_timeout_seconds=0.05)
     app = LLMRouterApp(router=router, routes=["ollama"])
     transport = httpx.ASGITransport(app)
-    async with router, httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        answer = await http.post("/api/chat", json={"model": "a", "messages": HELLO})
-        llm_router_engine.latest("a").ready.set()
-    assert answer.status_code in (429, 503)
+    http = httpx.AsyncClient(transport=transport, base_url="http://test")
+    async with router, http, router.acquire("a"):
+        answer = await http.post("/api/chat", json={"model": "b", "messages": HELLO})
+    assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import anyio
 import httpx
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llm_router_mw import LLMRouterApp, Router
 from llm_router_mw.errors import ModelLoadError
+from llm_router_mw.hookspecs import hookimpl
 from llm_router_mw.testing import FakeEngine
 
 pytestmark = pytest.mark.asyncio
@@ -118,3 +120,15 @@ async def test_each_router_has_metrics_of_its_own(make_llm_router: MakeRouter) -
         await first.router.load("a")
         async with site(make_llm_router()) as second:
             assert ("llm_router_loads_total", "a") not in await second.metrics()
+
+
+async def test_what_plugins_do_wrong_is_counted(make_llm_router: MakeRouter) -> None:
+    def fail(event: object) -> None:
+        raise ValueError("a bug")
+
+    observer = SimpleNamespace(name="odd", on_event=fail)
+    plugin = SimpleNamespace(llm_router_register_observers=hookimpl(lambda: [observer]))
+    async with site(make_llm_router(plugin)) as here:
+        await here.router.load("a")
+        found = await here.metrics()
+    assert found["llm_router_plugin_failures_total", "observer 'odd'"] >= 1

@@ -60,11 +60,11 @@ class RouteTable:
         space = self._space
         if space is not None and path.startswith(space):
             return len(path) == len(space) or path[len(space)] == "/"
-        return path in self._routes
+        return self.knows(path)
 
     def knows(self, path: str) -> bool:
         """Say whether there is a route of *path*; with inference, more than these are ours."""
-        return path in self._routes
+        return self._find(path) is not None
 
     def match(self, path: str) -> Route:
         """Return the route of *path*.
@@ -72,9 +72,14 @@ class RouteTable:
         Raises:
             PathNotFoundError: there is none.
         """
-        if path not in self._routes:
+        route = self._find(path)
+        if route is None:
             raise PathNotFoundError(f"nothing is served at {path!r}; check the path")
-        return self._routes[path]
+        return route
+
+    def _find(self, path: str) -> Route | None:
+        # Some frameworks (Litestar) end every path with a slash that they hand to a mount.
+        return self._routes.get(path) or self._routes.get(path.removesuffix("/"))
 
 
 def route_path(scope: Scope) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -38,8 +38,8 @@ class _State:
     def __init__(self, router: RouterContract) -> None:
         self._router = router
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the gauges."""
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Yield the gauges, and what the router counts itself."""
         states = _gauge("model_state", "1 for the state of the model", "model", "state")
         leases = _gauge("model_leases", "Requests that a model works on", "model")
         waiting = _gauge("model_waiting", "Requests that wait for a model", "model")
@@ -52,8 +52,16 @@ class _State:
             for pool, size in view.memory.items():
                 memory.add_metric([view.id, pool], size)
         queue = _gauge("waiting", "Requests in the queue")
-        queue.add_metric([], self._router.overview().waiting)
-        yield from (states, leases, waiting, memory, queue)
+        overview = self._router.overview()
+        queue.add_metric([], overview.waiting)
+        failures = CounterMetricFamily(
+            "llm_router_plugin_failures",
+            "Failures of an object of a plugin while it worked",
+            labels=["object"],
+        )
+        for name, count in overview.plugin_failures.items():
+            failures.add_metric([name], count)
+        yield from (states, leases, waiting, memory, queue, failures)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

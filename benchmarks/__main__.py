@@ -20,6 +20,7 @@ from benchmarks.peer import PeerError, find_or_build, peer_version
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios.suite import engine_scenarios
 from benchmarks.servers import PeerSide, Side
+from benchmarks.shared import measure_shared, report
 from benchmarks.table import around_results, markdown, terminal_table, write_into
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.router.registry import load_registry
@@ -135,6 +136,19 @@ def doors(*, requests: int) -> None:
     click.echo(f"{bare.name}: {bare.seconds * 1e6:.2f} µs a request")
     for door in others:
         click.echo(f"{door.name} adds {(door.seconds - bare.seconds) * 1e6:.2f} µs")
+
+
+@main.command()
+@click.option("--requests", type=click.IntRange(1), default=300, help="For a first token, on each.")
+@click.option("--rounds", type=click.IntRange(1), default=7, help="Of many streams at once.")
+@click.option("--tokens", type=click.IntRange(1), default=200, help="Of each of the streams.")
+@click.option("--cache-dir", type=_DIRECTORY, default=_default_cache(), help="For what is made.")
+def shared(*, requests: int, rounds: int, tokens: int, cache_dir: Path) -> None:
+    """What going through the shared host adds, with a model that takes next to no time."""
+    model = ModelStore(cache_dir / "models", tiny=True).path("dense")
+    modes = measure_shared(model, requests=requests, rounds=rounds, tokens=tokens)
+    for line in report(*modes):
+        click.echo(line)
 
 
 main.add_command(memory)

@@ -223,7 +223,9 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     _check_idle_times(config, "option")
     _check_devices(config)
     if not config.shared_name.isprintable():
-        raise ConfigError(f"option: shared_name is {config.shared_name!r}; it must be one line of text")
+        raise ConfigError(
+            f"option: shared_name is {config.shared_name!r}; it must be one line of text"
+        )
     return msgspec.structs.replace(config, models=entries, load=_load_options(defaults))
 
 

@@ -339,6 +339,7 @@ class TestAnotherRouter:
         lock.arrive()
         lock.pending()
         assert caplog.text.count("another router runs on this machine") == 1
+        assert 'share one (mode="shared", with one shared_name)' in caplog.text
 
     def test_who_was_first_says_it_when_it_looks_next(
         self, lock: MachineLock, other: OtherRouter, caplog: pytest.LogCaptureFixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -413,6 +414,43 @@ async def test_loops_that_call_each_other_at_once_do_not_wait_for_ever(
         for mine in (0, 1):
             tasks.start_soon(run, mine)
     assert sorted(got) == [0, 1]
+
+
+async def test_a_call_that_nobody_waits_for_may_start_tasks() -> None:
+    async with bridge() as (made, _), anyio.create_task_group() as tasks:
+        begun = anyio.Event()
+
+        async def work() -> None:
+            begun.set()
+
+        def call() -> None:
+            tasks.start_soon(work)
+
+        await anyio.to_thread.run_sync(made.run_soon, call)
+        with anyio.fail_after(10):
+            await begun.wait()
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+async def test_a_loop_is_known_where_no_task_runs(
+    is_installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As anyio asks for it, in an app with sniffio and in one without."""
+    library: ContextVar[str] = ContextVar("library", default="nobody knows")
+
+    class Sniffio:
+        current_async_library_cvar = library
+
+        @staticmethod
+        def current_async_library() -> str:
+            return "asyncio"
+
+    monkeypatch.setitem(sys.modules, "sniffio", Sniffio if is_installed else None)
+    seen: list[str] = []
+    async with bridge() as (made, _):
+        await anyio.to_thread.run_sync(made.run_soon, lambda: seen.append(library.get()))
+        await until(lambda: seen)
+    assert seen == ["asyncio" if is_installed else "nobody knows"]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

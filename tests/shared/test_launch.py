@@ -45,6 +45,25 @@ anyio.run(main)
 """
 
 
+FORKING = """
+import os
+import anyio
+from llm_router_mw import RemoteRouter
+
+router = RemoteRouter(spare_worker=False)
+
+async def live():
+    async with router:
+        return len(router.models())
+
+children = [os.fork() or anyio.run(live) or os._exit(0) for _ in range(2)]
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+assert anyio.run(live) == 0
+"""
+"""An app that was made before its server forked."""
+
+
 async def test_web_processes_that_come_at_once_have_one_host() -> None:
     pids: list[bytes] = []
     everybody_is_there = anyio.Event()
@@ -117,6 +136,12 @@ async def test_one_of_another_plan_stays_for_those_who_are_there() -> None:
     await ended(first)
     assert [card.pid for card in cards()] == [second]
     assert not address().socket_of(first).exists()
+
+
+async def test_a_router_that_was_made_before_a_fork_is_started_in_each_process() -> None:
+    with anyio.fail_after(BOUND):
+        await anyio.run_process([sys.executable, "-c", FORKING], stderr=None)
+    assert len(cards()) == 1
 
 
 # Where it cannot be

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from llm_router_mw.shared.peer import Peer, peer_of
+from llm_router_mw.shared.peer import Peer, end_process, peer_of
 
 
 @pytest.mark.asyncio
@@ -51,7 +54,7 @@ class Told:
 
     @property
     def stream(self) -> SocketStream:
-        return cast("Any", self)
+        return cast("SocketStream", self)
 
 
 def test_a_process_in_another_container_has_no_number_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +67,11 @@ def test_macos_says_it_in_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "SO_PEERCRED", raising=False)
     told = Told(local1=struct.pack("IIh2x16I", 0, 501, 1, *range(16)), local2=struct.pack("i", 77))
     assert peer_of(told.stream) == Peer(501, 77)
+
+
+def test_a_process_is_ended_if_it_is_known_and_there() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        end_process(process.pid)
+        assert process.wait() == -signal.SIGKILL
+    end_process(process.pid)
+    end_process(None)

@@ -38,6 +38,7 @@ class World:
         """How the next one fails."""
         self.gate: anyio.Event | None = None
         """Renewals wait for it."""
+        self.as_it_renews: Callable[[], None] = lambda: None
         self.refusal: Exception | None = None
         """Of the next start."""
         self.over: list[RemoteStream] = []
@@ -61,6 +62,7 @@ class World:
         self.renewed += 1
         if self.gate is not None:
             await self.gate.wait()
+        self.as_it_renews()
         if self.renewal is not None:
             raise self.renewal
         self.there_is_a_host = True
@@ -263,3 +265,16 @@ async def test_a_reader_that_is_cancelled_while_it_waits_for_a_host_may_come_aga
         await anyio.wait_all_tasks_blocked()
         world.inner[1].feed(FINISH)
     assert world.renewed == 2
+
+
+@pytest.mark.parametrize("renewal", [None, QueueTimeoutError("no room")])
+async def test_one_that_is_cancelled_in_the_moment_in_which_it_has_a_host_never_starts(
+    renewal: QueueTimeoutError | None,
+) -> None:
+    world = World()
+    stream = world.stream()
+    world.lose()
+    world.renewal = renewal
+    world.as_it_renews = stream.cancel
+    assert await read(stream) == [CANCELLED]
+    assert (len(world.inner), world.over) == (1, [stream])

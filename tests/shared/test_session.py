@@ -361,13 +361,20 @@ async def test_who_has_waited_for_a_load_sees_the_model_loaded(tmp_path: Path) -
     async with hosting(tmp_path) as address, address.welcomed() as web:
         said = await ask_for(web, Load(1, "a", True))
         assert isinstance(said[-1], Answered)
-        events = [message.event for message in said if isinstance(message, Happened)]
-        assert events[-1].state is InstanceState.LOADED
         assert last_seen(said, "a").state is InstanceState.LOADED
         said = await ask_for(web, PutToSleep(2, "a", "full", True))
         assert last_seen(said, "a").state is InstanceState.SLEEPING
         said = await ask_for(web, Unload(3, "a", False, True))
         assert last_seen(said, "a").state is InstanceState.UNLOADED
+
+
+async def test_what_came_of_a_verb_is_told_before_its_answer(tmp_path: Path) -> None:
+    async with hosting(tmp_path, holding()) as address, address.welcomed() as web:
+        await web.start(await web.granted("a"))
+        said = await ask_for(web, Unload(10, "a", False, False))
+        events = [message.event for message in said if isinstance(message, Happened)]
+        assert events[-1].state is InstanceState.DRAINING
+        assert last_seen(said, "a").state is InstanceState.DRAINING
 
 
 async def test_a_load_that_is_not_waited_for_is_answered_at_once(tmp_path: Path) -> None:

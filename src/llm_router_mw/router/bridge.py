@@ -8,11 +8,12 @@ given back.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -37,7 +38,7 @@ class Bridge:
         self._portal = portal
         self._home = threading.get_ident()
         self._call_soon = _call_soon_here()
-        self._context = copy_context()
+        self._context = _context_of_here()
 
     @property
     def is_home(self) -> bool:
@@ -127,6 +128,18 @@ def _call_soon_here() -> Callable[..., object]:
     # A loop of asyncio, or else a token of trio. anyio's own way waits for a loop that is blocked.
     call_soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     return cast("Callable[..., object]", call_soon)
+
+
+def _context_of_here() -> Context:
+    """Return a context in which anyio knows this loop, also where no task runs.
+
+    It asks sniffio, where an app has that, and sniffio goes by the task.
+    """
+    context = copy_context()
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, sniffio.current_async_library())
+    return context
 
 
 async def _next_or_none(iterator: AsyncIterator[T]) -> T | None:

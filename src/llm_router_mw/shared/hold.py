@@ -55,7 +55,7 @@ class Hold:
         self._granted |= zip(places, granted.leases, strict=True)
         for place in places:
             if place not in self._held:
-                self._give_back(place)
+                self._give_back(link, place)
 
     async def renew(self) -> None:
         """See to it that a host has granted them that is still there.
@@ -64,28 +64,29 @@ class Hold:
             LLMRouterError: they cannot be had again.
         """
         async with self._renewing:
-            if not self._is_good:
+            if self._live_link is None:
                 await self.take()
 
     def start(
         self, place: int, task: Task, *, release: bool, on_finished: Callable[[], None]
     ) -> RequestStream | None:
         """Start *task* under a lease; None if the host is gone. As ``Link.start``."""
-        if self._link is None or not self._is_good or place not in self._held:
+        link = self._live_link
+        if link is None or place not in self._held:
             return None
-        return self._link.start(
+        return link.start(
             self._ask, self._indices[place], task, release=release, on_finished=on_finished
         )
 
     def release(self, place: int) -> None:
         """Give a lease back. Idempotent."""
-        if self._held.pop(place, None) is not None and self._is_good:
-            self._give_back(place)
+        if self._held.pop(place, None) is not None and (link := self._live_link) is not None:
+            self._give_back(link, place)
 
     @property
-    def _is_good(self) -> bool:
-        return self._link is not None and self._link.alive
+    def _live_link(self) -> Link | None:
+        """To the host that granted them, while that lives."""
+        return self._link if self._link is not None and self._link.alive else None
 
-    def _give_back(self, place: int) -> None:
-        if self._link is not None:
-            self._link.send(Release(self._ask, self._indices[place]))
+    def _give_back(self, link: Link, place: int) -> None:
+        link.send(Release(self._ask, self._indices[place]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -33,6 +31,7 @@ from llm_router_mw.shared.messages import (
     ToWeb,
     Views,
 )
+from llm_router_mw.shared.peer import end_process
 from llm_router_mw.shared.question import Question
 from llm_router_mw.types import Task
 from llm_router_mw.wire import Step, encode
@@ -48,12 +47,6 @@ Request = Callable[[int], ToHost]
 """Makes a message of the number under which it will be answered."""
 
 
-def end_process(pid: int) -> None:
-    """Kill the process *pid*, if it still lives and is ours."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
 class Link:
     """Speaks with one host. Nothing happens unless ``run`` is running."""
 
@@ -64,7 +57,7 @@ class Link:
         *,
         host_stall_seconds: float = HOST_STALL_SECONDS,
         ping_seconds: float = _PING_SECONDS,
-        end_host: Callable[[int], None] = end_process,
+        end_host: Callable[[int | None], None] = end_process,
     ) -> None:
         self._stream = meeting.stream
         self._socket = meeting.stream.extra(SocketAttribute.raw_socket)
@@ -223,8 +216,7 @@ class Link:
         await self._patience.outlasts(anyio.Event())
         seconds = self._patience.seconds
         logger.error("the shared router gave no sign of life for %g s and is ended", seconds)
-        if self._host_pid is not None:
-            self._end_host(self._host_pid)
+        self._end_host(self._host_pid)
         connection.cancel()
 
     # Messages

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import anyio
@@ -23,6 +22,7 @@ from llm_router_mw.shared.call import call
 from llm_router_mw.shared.launch import START_SECONDS, launch
 from llm_router_mw.shared.lock import locked
 from llm_router_mw.shared.messages import PROTOCOL, GivenUp, GiveUp, Greet, Other, ToWeb, Welcome
+from llm_router_mw.shared.peer import end_process
 from llm_router_mw.shared.plan import Plan
 
 logger = logging.getLogger("llm_router_mw.shared")
@@ -133,6 +133,4 @@ def _end(silent: _Silence) -> None:
         silent.pid,
         HOST_STALL_SECONDS,
     )
-    if silent.pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(silent.pid, signal.SIGKILL)
+    end_process(silent.pid)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 from anyio.abc import SocketAttribute, SocketStream
@@ -50,3 +52,10 @@ def peer_of(stream: SocketStream) -> Peer:
         )
         (pid,) = _NUMBER.unpack(end.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, _NUMBER.size))
     return Peer(uid, pid or None)
+
+
+def end_process(pid: int | None) -> None:
+    """Kill the process *pid*, if it is known and still there."""
+    if pid is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)

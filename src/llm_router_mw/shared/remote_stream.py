@@ -103,13 +103,13 @@ class RemoteStream:
             self._end(error)
 
     def _end(self, error: LLMRouterError | None) -> None:
-        self._error = error
-        self._finish()
+        if not self._over:
+            self._error = error
+            self._finish()
 
     def _finish(self) -> None:
-        if not self._over:
-            self._over = True
-            self._on_over(self)
+        self._over = True
+        self._on_over(self)
 
     def _last_word(self) -> Delta:
         """Return, or raise, what the reader is told of an end that no host tells of."""

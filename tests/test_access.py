@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import anyio.from_thread
 import flask
 import pytest
 from fastapi import Depends, FastAPI
@@ -114,9 +115,7 @@ def test_the_nearest_router_is_taken(router: FakeRouter) -> None:
 
 @pytest.mark.parametrize("source", [{}, {"state": {}}, {"app": object()}, Starlette(), object()])
 def test_an_app_without_one_is_told_how_to_have_one(source: Any) -> None:
-    with pytest.raises(
-        RouterNotRunningError, match=r"LLMRouterMiddleware .*llm_lifespan\("
-    ) as e:
+    with pytest.raises(RouterNotRunningError, match=r"LLMRouterMiddleware .*llm_lifespan\(") as e:
         get_router(source)
     assert e.value.status == 503
 
@@ -137,6 +136,10 @@ def fastapi_app(**options: Any) -> FastAPI:
     async def page(router: Router) -> str:
         return await answer(router)
 
+    @app.get("/sync")
+    def in_a_thread(router: Router) -> str:
+        return anyio.from_thread.run(answer, router)
+
     @app.websocket("/talk")
     async def talk(websocket: FastAPIWebSocket, router: Router) -> None:
         await websocket.accept()
@@ -155,6 +158,7 @@ def test_fastapi_injects_it(router: FakeRouter, mounted: str) -> None:
         app.add_middleware(LLMRouterMiddleware, router=router)
     with TestClient(app) as client:
         assert client.get("/").json() == "Hello"
+        assert client.get("/sync").json() == "Hello"
         with client.websocket_connect("/talk") as websocket:
             assert websocket.receive_text() == "Hello"
         # It is no parameter of the request, and no model of the schema.

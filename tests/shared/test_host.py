@@ -76,6 +76,15 @@ async def test_what_comes_with_the_greeting_is_heard(tmp_path: Path) -> None:
         assert await web.hear(Pong) == Pong()
 
 
+async def test_a_greeting_may_come_in_pieces(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as address, address.connected() as web:
+        frame = encode(GREET)
+        for piece in (frame[:2], frame[2:9], frame[9:]):
+            await web.stream.send(piece)
+            await anyio.lowlevel.checkpoint()
+        assert isinstance(await web.next(), Welcome)
+
+
 @pytest.mark.parametrize(
     "greet",
     [
@@ -232,7 +241,6 @@ async def test_who_started_it_has_time_to_come(tmp_path: Path) -> None:
         await ended(address)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_it_stays_while_somebody_is_connected(tmp_path: Path) -> None:
     async with hosting(tmp_path, grace_seconds=0.05) as address, address.welcomed() as web:
         async with address.welcomed():
@@ -243,20 +251,34 @@ async def test_it_stays_while_somebody_is_connected(tmp_path: Path) -> None:
         assert not address.ended.is_set()
 
 
-async def test_it_ends_some_time_after_the_last_has_left(tmp_path: Path) -> None:
-    async with hosting(tmp_path, grace_seconds=0.2) as address:
+async def test_who_left_may_come_back_in_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llm_router_mw.shared")
+    async with hosting(tmp_path, grace_seconds=60.0) as address:
         for _ in range(2):
             async with address.welcomed():
                 pass
-            assert not address.ended.is_set()  # somebody may come back
+            await address.deserted()
+    come_and_gone = ["web process 4711 has come", "web process 4711 has gone; 0 left"]
+    assert [record.message for record in caplog.records if "4711" in record.message] == (
+        come_and_gone * 2
+    )
+
+
+async def test_it_ends_some_time_after_the_last_has_left(tmp_path: Path) -> None:
+    async with hosting(tmp_path, grace_seconds=0.05) as address:
+        async with address.welcomed():
+            pass
         await ended(address)
         with pytest.raises(OSError, match="refused"):
             await anyio.connect_unix(address.path)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_who_only_looks_does_not_keep_it(tmp_path: Path) -> None:
-    async with hosting(tmp_path, grace_seconds=0.1) as address, address.connected() as looker:
+    async with hosting(tmp_path, grace_seconds=0.0) as address, address.connected() as looker:
+        async with address.welcomed():
+            pass
         await ended(address)
         await looker.hung_up()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -21,7 +21,7 @@ from llm_router_mw.shared.link import Link
 from llm_router_mw.shared.messages import Abandon, Ask, Granted, Queued, Refused, Unload
 from llm_router_mw.types import AS_USUAL, QueuePlace, Wish
 from tests.support.pretended_host import PretendedHosts, pretended_hosts
-from tests.support.waiting import until
+from tests.support.waiting import outcome, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,14 +62,6 @@ async def kept(queue_timeout_seconds: float = 60.0) -> AsyncIterator[Kept]:
         finally:
             await made.keeper.aclose()
             tasks.cancel_scope.cancel()
-
-
-async def outcome(call: Callable[[], Awaitable[object]], into: Outcomes) -> None:
-    """Add to *into* what *call* returns, or raises."""
-    try:
-        into.append(await call())
-    except Exception as error:
-        into.append(error)
 
 
 async def test_the_first_host_is_met_before_anything_is_asked() -> None:

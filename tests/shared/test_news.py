@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from llm_router_mw.shared import outflow as outflow_file
-from llm_router_mw.shared.messages import Happened, Load, Ping, Pong, ToWeb, Views, Welcome
-from llm_router_mw.testing import FakeEngine
-from llm_router_mw.types import InstanceState, ModelView, RouterEvent, RouterView
+from llm_router_mw.shared.messages import Ask, Happened, Load, Ping, Pong, ToWeb, Views, Welcome
+from llm_router_mw.shared.news import News
+from llm_router_mw.testing import FakeEngine, make_router
+from llm_router_mw.types import InstanceState, ModelView, RouterEvent, RouterView, Wish
 from tests.support.web_process import GREET, Address, WebProcess, hosting
 
 pytestmark = pytest.mark.asyncio
@@ -113,8 +114,7 @@ async def test_many_changes_are_told_together(tmp_path: Path) -> None:
     async with hosting(tmp_path) as address, address.connected() as web:
         await address.router.load("a")
         told = await mirror(web)
-        for _ in range(20):
-            await web.ask("a")
+        await web.say(*(Ask(number, ("a",), Wish()) for number in range(20)))
         while told.models["a"].leases < 20:
             await told.hear()
         assert len(told.views) < 5
@@ -191,3 +191,10 @@ async def test_who_comes_in_the_middle_of_things_misses_none(tmp_path: Path) -> 
             async with address.connected() as late:
                 await (await mirror(late)).shows(address)
         await told.shows(address)
+
+
+async def test_there_are_no_news_of_a_router_that_has_closed(tmp_path: Path) -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks, make_router(tmp_path) as router:
+            tasks.start_soon(News(router).run)
+            await router.load("a")

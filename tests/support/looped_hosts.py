@@ -12,12 +12,15 @@ import anyio
 import anyio.abc
 
 from llm_router_mw import __version__
+from llm_router_mw.protocols import RouterContract
 from llm_router_mw.router import Router
 from llm_router_mw.shared.host import Host
 from llm_router_mw.shared.meeting import Meeting
 from llm_router_mw.shared.messages import PROTOCOL, Greet, Welcome, web_decoder
 from llm_router_mw.shared.plan import Plan
+from llm_router_mw.shared.remote import RemoteRouter
 from llm_router_mw.testing import FakePlugin
+from llm_router_mw.types import InstanceState
 from llm_router_mw.wire import encode
 
 _FINGERPRINT = "the same"
@@ -101,3 +104,16 @@ async def looped_hosts(**options: Any) -> AsyncIterator[LoopedHosts]:
         async with anyio.create_task_group() as tasks:
             yield LoopedHosts(tasks, Path(folder), options)
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def sharing(**options: Any) -> AsyncIterator[tuple[RemoteRouter, LoopedHosts]]:
+    """A router that is shared, and its hosts, whose own routers have *options*."""
+    async with looped_hosts(**options) as hosts, RemoteRouter(meet=hosts.meet) as router:
+        yield router, hosts
+
+
+def state_of(router: RouterContract, name: str) -> InstanceState:
+    """Return the state of the model *name*."""
+    (view,) = (view for view in router.models() if view.id == name)
+    return view.state

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
+
+from llm_router_mw.errors import LLMRouterError
 
 SECONDS = 10.0
 
@@ -14,3 +16,11 @@ async def until(condition: Callable[[], object], seconds: float = SECONDS) -> No
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  # any condition: there is no event to wait for
             await anyio.sleep(0.001)
+
+
+async def outcome(call: Callable[[], Awaitable[object]], into: list[object]) -> None:
+    """Add to *into* what *call* returns, or the error of ours that it raises."""
+    try:
+        into.append(await call())
+    except LLMRouterError as error:
+        into.append(error)

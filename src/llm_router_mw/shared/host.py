@@ -157,8 +157,8 @@ class Host:
             case Greet():
                 await _say(stream, Other(PROTOCOL, self._version, self._fingerprint, os.getpid()))
             case GiveUp():
-                self._give_up(greeting)
                 try:
+                    self._give_up(greeting)
                     await _say(stream, GivenUp())
                 finally:
                     self._note_change()  # which may be the end
@@ -172,11 +172,13 @@ class Host:
     async def _serve(self, session: Session) -> None:
         self._sessions.add(session)
         self._note_change()
+        logger.info("web process %d has come", session.pid)
         try:
             await session.run(self._version)
         finally:
             self._sessions.remove(session)
             self._note_change()
+            logger.info("web process %d has gone; %d left", session.pid, len(self._sessions))
 
     def _status(self) -> Status:
         return Status(

@@ -24,7 +24,7 @@ from llm_router_mw.types import (
     Task,
     Wish,
 )
-from llm_router_mw.wire import INITIAL_CREDIT, Cancel, Credit, Decoder, Step
+from llm_router_mw.wire import Cancel, Credit, Decoder, Step
 
 PROTOCOL = 1
 """Raised whenever a message changes its meaning; both sides must agree."""
@@ -78,7 +78,6 @@ class Start(Struct, frozen=True, tag="start"):
     task: Task
     release: bool = False
     """End the lease as soon as the worker is done."""
-    credit: int = INITIAL_CREDIT
 
 
 class Release(Struct, frozen=True, tag="release"):

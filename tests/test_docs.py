@@ -6,28 +6,41 @@ import ast
 import inspect
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import click
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from llm_router_mw import LLMRouterMiddleware, errors, hookspecs
+from llm_router_mw import LLMRouterMiddleware, errors, hookspecs, testing
 from llm_router_mw.api import routes
 from llm_router_mw.cli import main
 from llm_router_mw.config import RouterConfig, parse_config
-from llm_router_mw.protocols import DeviceProbe, Estimator, EvictionPolicy, PlacementPolicy
+from llm_router_mw.testing import (
+    check_chat_format,
+    check_device_probe,
+    check_estimator,
+    check_eviction_policy,
+    check_model_source,
+    check_placement_policy,
+    make_router,
+)
 from llm_router_mw.types import LoadOptions
 from tests.support.answers import ask, client, model_ids
 from tests.support.processes import free_port, server_process
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+HOOKS = DOCS / "plugins" / "hooks.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MOUNTING_LINES = 10
 
@@ -41,7 +54,12 @@ class Snippet(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        return f"{self.document.name}:{self.line}"
+        return f"{called(self.document)}:{self.line}"
+
+
+def called(document: Path) -> str:
+    """Return the name of *document*: below docs, its path there."""
+    return str(document.relative_to(DOCS if document.is_relative_to(DOCS) else ROOT))
 
 
 def snippets(*languages: str) -> list[Snippet]:
@@ -122,7 +140,7 @@ def links(document: Path) -> Iterator[str]:
             yield target
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=called)
 def test_links_lead_somewhere(document: Path) -> None:
     missing = [
         target
@@ -132,9 +150,34 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("document", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
-def test_every_document_is_reached_from_the_readme(document: Path) -> None:
-    assert f"docs/{document.name}" in set(links(ROOT / "README.md"))
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of the headings of *document*, as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", title).lower() for title in titles)
+    return {title.replace(" ", "-") for title in kept}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=called)
+def test_links_into_documents_lead_to_a_heading(document: Path) -> None:
+    missing = []
+    for target in links(document):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        if anchor and file.suffix == ".md" and anchor not in anchors(file):
+            missing.append(target)
+    assert missing == []
+
+
+def test_every_document_is_reached_from_the_readme() -> None:
+    reached = {ROOT / "README.md"}
+    found = list(reached)
+    while found:
+        document = found.pop()
+        targets = {(document.parent / each.partition("#")[0]).resolve() for each in links(document)}
+        new = (targets & set(DOCUMENTS)) - reached
+        reached |= new
+        found += new
+    assert set(DOCS.rglob("*.md")) <= reached
 
 
 # Commands
@@ -231,6 +274,9 @@ def test_an_error_is_documented_with_its_status(name: str) -> None:
 
 # Hooks
 
+SAID_OF_EACH = ("**Called:**", "**Runs:**", "**None:**", "**Error:**")
+EXAMPLE_LINES = 12
+
 
 def hooks() -> dict[str, inspect.Signature]:
     return {
@@ -240,15 +286,104 @@ def hooks() -> dict[str, inspect.Signature]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(hooks()))
-def test_every_hook_has_a_heading_with_its_signature(name: str) -> None:
-    arguments = ", ".join(hooks()[name].parameters)
-    assert f"### `{name}({arguments})`\n" in (DOCS / "plugins.md").read_text()
+def sections() -> dict[str, str]:
+    """Return what is said of each hook, by its heading: the hook and the names of arguments."""
+    _, *parts = re.split(r"^## `(.+)`$", HOOKS.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def section(hook: str) -> str:
+    """Return what is said of *hook*, whose heading holds the names of its arguments."""
+    return sections()[f"{hook}({', '.join(hooks()[hook].parameters)})"]
 
 
 def test_no_hook_is_documented_that_does_not_exist() -> None:
-    documented = re.findall(r"^### `(\w+)\(", (DOCS / "plugins.md").read_text(), re.MULTILINE)
-    assert set(documented) == set(hooks())
+    assert sorted(heading.partition("(")[0] for heading in sections()) == sorted(hooks())
+
+
+@pytest.mark.parametrize("hook", sorted(hooks()))
+def test_a_hook_is_documented_with_its_exact_signature(hook: str) -> None:
+    signature = str(hooks()[hook]).replace("'", "")  # of annotations that are not evaluated
+    assert section(hook).strip().splitlines()[0] == f"`{hook}{signature}`"
+
+
+@pytest.mark.parametrize("hook", sorted(hooks()))
+def test_it_is_said_when_and_where_it_works_what_none_means_and_what_an_error_does(
+    hook: str,
+) -> None:
+    said = [line for line in section(hook).splitlines() if line.startswith("- **")]
+    assert [line.split()[1] for line in said[-len(SAID_OF_EACH) :]] == list(SAID_OF_EACH)
+
+
+def example(hook: str, folder: Path) -> ModuleType:
+    """Return the example of *hook* as a module that can be imported."""
+    [match] = FENCE.finditer(section(hook))
+    lines = [line for line in match[2].splitlines() if line]
+    written = [line for line in lines if not line.startswith(("from ", "import ", "@hookimpl"))]
+    assert len(written) <= EXAMPLE_LINES
+    (folder / f"example_{hook}.py").write_text(match[2])
+    return import_module(f"example_{hook}")
+
+
+CHOSEN_BY = {
+    "llm_router_register_engines": "engine",
+    "llm_router_register_placement_policies": "placement_policy",
+    "llm_router_register_eviction_policies": "eviction_policy",
+}
+"""Hook → the option that chooses one of what it supplies."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hook", sorted(set(hooks()) - {"llm_router_register_commands"}))
+async def test_the_example_of_a_hook_works(
+    hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = example(hook, tmp_path)
+    options: dict[str, Any] = {"models_max": 2}
+    if hook in CHOSEN_BY:
+        [supplied] = getattr(module, hook)(None)
+        options[CHOSEN_BY[hook]] = supplied.name
+    async with make_router(tmp_path, module, **options) as router:
+        for name in ("a", "b", "c"):  # one of which makes way
+            async with router.acquire(name) as llm:
+                reply = await llm.chat([{"role": "user", "content": "hello"}])
+                assert reply.text == "echo: hello"
+            await router.sleep(name)
+        assert router.overview().plugin_failures == {}
+
+
+def test_the_example_of_a_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = example("llm_router_register_commands", tmp_path)
+    group = click.Group("llm-router-mw")
+    module.llm_router_register_commands(group)
+    assert CliRunner().invoke(group, ["hello"]).output == "hello\n"
+
+
+def test_the_objects_of_the_examples_keep_to_what_is_asked_of_their_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def supplied(kind: str) -> Any:
+        hook = f"llm_router_register_{kind}"
+        [thing] = getattr(example(hook, tmp_path), hook)(None)
+        return thing
+
+    check_model_source(supplied("model_sources"))
+    check_device_probe(supplied("device_probes"))
+    check_estimator(supplied("estimators"), tmp_path)
+    check_placement_policy(supplied("placement_policies"), tmp_path)
+    check_eviction_policy(supplied("eviction_policies"))
+    check_chat_format(example("llm_router_register_chat_formats", tmp_path).Polite)
+
+
+def test_the_changelog_tells_of_the_plugin_api_under_a_heading_of_its_own() -> None:
+    _, _, told = (ROOT / "CHANGELOG.md").read_text().partition("\n### Plugin API\n")
+    told = re.split(r"^##", told, flags=re.MULTILINE)[0]
+    assert f"Version {hookspecs.API_VERSION}" in told
+    assert set(re.findall(r"`(llm_router_(?!mw)\w+)`", told)) == set(hooks())
 
 
 # Routes
@@ -271,19 +406,28 @@ def test_the_documented_routes_are_those_that_are_served() -> None:
 # Plugins
 
 
-def shown_plugins() -> list[Any]:
-    """Return what the examples of plugins supply, made as a plugin would make it."""
-    names: dict[str, Any] = {"__name__": "shown"}
-    for snippet in blocks(DOCS / "plugins.md"):
-        if snippet.language == "python":
-            exec(snippet.text, names)
-    kinds = [value for value in names.values() if inspect.isclass(value)]
-    return [kind() for kind in kinds if kind.__module__ == "shown"]
+def test_the_tests_that_are_shown_for_a_plugin_pass(tmp_path: Path) -> None:
+    [shown] = [each for each in blocks(DOCS / "plugins" / "testing.md") if each[1] == "python"]
+    (tmp_path / "test_shown.py").write_text(shown.text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "2 passed" in run.stdout, run.stdout + run.stderr
 
 
-KINDS = (DeviceProbe, Estimator, EvictionPolicy, PlacementPolicy)
+def test_every_check_is_documented() -> None:
+    checks = {name for name in testing.__all__ if name.startswith("check_")}
+    text = (DOCS / "plugins" / "testing.md").read_text()
+    assert set(re.findall(r"(check_\w+)\(", FENCE.sub("", text))) == checks
 
 
-def test_the_plugins_that_are_shown_are_what_they_are_called() -> None:
-    shown = {kind for kind in KINDS for each in shown_plugins() if isinstance(each, kind)}
-    assert shown == set(KINDS)
+def test_every_distribution_is_named_with_the_hooks_that_it_has() -> None:
+    text = (DOCS / "plugins" / "distributing.md").read_text()
+    named = set(re.findall(r"^\| \[`([\w-]+)`\]", text, re.MULTILINE))
+    assert named == {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}

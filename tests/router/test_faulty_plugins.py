@@ -60,18 +60,18 @@ async def test_requests_are_served_and_the_failures_are_counted_and_logged_once(
         tmp_path,
         plugin(),
         fake_engine=engine,
-        models_max=1,
+        models_max=2,
         placement_policy="broken",
         eviction_policy="broken",
     )
     async with router:
-        for name in ("a", "b", "a"):
+        for name in ("a", "b", "c", "a"):
             async with router.acquire(name) as llm:
                 assert (await llm.chat(HELLO)).text == "echo: hello"
         with pytest.raises(Exception, match="'nobody' not found"):
             await router.lease("nobody")
         failures = router.overview().plugin_failures
-    assert engine.loads == ["a", "b", "a"]
+    assert engine.loads == ["a", "b", "c", "a"]
     for kind in KINDS:
         counted = {name: n for name, n in failures.items() if name.startswith(kind)}
         assert counted, kind

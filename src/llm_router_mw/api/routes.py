@@ -53,18 +53,21 @@ class RouteTable:
             paths |= _INFERENCE
         if "management" in settings.routes:
             paths |= _MANAGEMENT
-        self._routes = {prefix + path: route for path, route in paths.items()}
+        # Some frameworks (Litestar) end every path with a slash that they hand to a mount.
+        self._routes = {
+            prefix + path + end: route for path, route in paths.items() for end in ("", "/")
+        }
 
     def claims(self, path: str) -> bool:
         """Say whether *path* is ours."""
         space = self._space
         if space is not None and path.startswith(space):
             return len(path) == len(space) or path[len(space)] == "/"
-        return self.knows(path)
+        return path in self._routes
 
     def knows(self, path: str) -> bool:
         """Say whether there is a route of *path*; with inference, more than these are ours."""
-        return self._find(path) is not None
+        return path in self._routes
 
     def match(self, path: str) -> Route:
         """Return the route of *path*.
@@ -72,14 +75,9 @@ class RouteTable:
         Raises:
             PathNotFoundError: there is none.
         """
-        route = self._find(path)
-        if route is None:
+        if path not in self._routes:
             raise PathNotFoundError(f"nothing is served at {path!r}; check the path")
-        return route
-
-    def _find(self, path: str) -> Route | None:
-        # Some frameworks (Litestar) end every path with a slash that they hand to a mount.
-        return self._routes.get(path) or self._routes.get(path.removesuffix("/"))
+        return self._routes[path]
 
 
 def route_path(scope: Scope) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +16,21 @@ from tests.support.fake_hub import FakeHub
 @pytest.fixture(scope="session", autouse=True)
 def folders_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is read from, or left in, the folders of who runs the tests."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
-            environment.setenv(name, str(tmp_path_factory.mktemp(name)))
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        # Not where the others are: the path of a socket has to be short.
+        tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True) as runtime,
+    ):
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("XDG_CACHE_HOME")))
+        environment.setenv("XDG_RUNTIME_DIR", runtime)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_that_work() -> None:
+    """A run in a shell's background ignores interrupts, and so would all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

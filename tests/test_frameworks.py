@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import django
 import httpx
 import pytest
-from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from fastapi import FastAPI
@@ -23,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_router_mw import LLMRouterApp, LLMRouterMiddleware
+from tests.support.django_site import django_site
 from tests.support.fake_router import FakeRouter
 
 pytestmark = pytest.mark.asyncio
@@ -71,16 +70,10 @@ def django_page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(OWN)
 
 
-urlpatterns = [path("own", django_page)]
-
-
-def django_app() -> ASGIApp:
-    if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="of a test")
-        django.setup()
-    settings.ROOT_URLCONF = __name__
-    app: ASGIApp = get_asgi_application()
-    return app
+@pytest.fixture(autouse=True)
+def django_pages() -> Iterator[None]:
+    with django_site(path("own", django_page)):
+        yield
 
 
 async def bare_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +86,7 @@ APPS: dict[str, Callable[[], Any]] = {
     "fastapi": fastapi_app,
     "litestar": litestar_app,
     "quart": quart_app,
-    "django": django_app,
+    "django": ASGIHandler,
     "bare": lambda: bare_app,
 }
 

@@ -18,6 +18,10 @@ def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     monkeypatch.setattr(root, "handlers", [])
+    # A server that was run in this process has handlers of its own.
+    for name in ("uvicorn", *NAMES):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     levels = {name: logging.getLogger(name).level for name in NAMES}
     yield
     root.setLevel(level)

@@ -10,11 +10,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import django
 import httpx
 import pytest
 from asgiref.sync import async_to_sync
-from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
 from django.urls import path
@@ -28,6 +26,7 @@ from llm_router_mw import ChatTask, LLMRouterMiddleware, Router, RouterContract,
 from llm_router_mw.protocols import DeltaStream
 from llm_router_mw.types import Delta, FinishDelta, Sampling
 from tests.support.answers import chat_body
+from tests.support.django_site import django_site
 from tests.support.real_router import HELLO, real_router, text_of
 
 TASK = ChatTask(messages=tuple(HELLO), max_tokens=12, sampling=Sampling(temperature=0.0))
@@ -167,13 +166,10 @@ async def async_view(request: Any, model: str) -> HttpResponse:
     return HttpResponse(await talk(get_router(request), model))
 
 
-@pytest.fixture(scope="module")
-def django_app() -> ASGIHandler:
-    urls = (path("sync/<model>", sync_view), path("async/<model>", async_view))
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF=urls, ALLOWED_HOSTS=["*"], SECRET_KEY="of a test")
-    django.setup(set_prefix=False)
-    return ASGIHandler()
+@pytest.fixture
+def django_app() -> Iterator[ASGIHandler]:
+    with django_site(path("sync/<model>", sync_view), path("async/<model>", async_view)) as app:
+        yield app
 
 
 @pytest.mark.asyncio

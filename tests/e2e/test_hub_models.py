@@ -244,7 +244,7 @@ async def test_a_download_goes_on_when_those_who_wait_have_left(hub: FakeHub, ti
     hub.hold_at = len(tiny) // 2
     async with real_router(models=MODELS) as router:
         with pytest.raises(QueueTimeoutError, match=r"'tiny' could not be downloaded .* goes on"):
-            await say(router, "tiny", timeout_seconds=0.3)
+            await say(router, "tiny", timeout_seconds=1.5)
         assert state(router, "tiny") is DOWNLOADING
         hub.go_on.set()
         await reached(router, "tiny", UNLOADED)

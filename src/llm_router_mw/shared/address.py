@@ -13,7 +13,7 @@ from llm_router_mw.runtime_directory import make_private, runtime_directory
 
 CARD_SUFFIX, SOCKET_SUFFIX = ".host", ".sock"
 _DIRECTORY = "shared"
-_STEM_DIGITS = 16
+_STEM_DIGITS = 12
 _LARGEST_PID = 2**22
 _PATH_BYTES = 103
 """Of a Unix socket: macOS takes no more, Linux four more."""

@@ -157,3 +157,10 @@ def test_a_lack_of_memory_survives_the_pipe() -> None:
         assert isinstance(crossed, ModelLoadError)
         assert crossed.out_of_memory is lacking
     assert not ModelLoadError("no").out_of_memory
+
+
+def test_what_is_no_text_in_a_message_can_be_told_all_the_same() -> None:
+    name = b"caf\xe9.gguf".decode(errors="surrogateescape")
+    error = ModelLoadError(f"{name} cannot be read")
+    assert str(error) == error.message == "caf?.gguf cannot be read"
+    msgspec.json.encode(error.to_failure())

@@ -60,8 +60,9 @@ class LLMRouterError(Exception):
     """When it makes sense to ask again, if the error itself does not say it."""
 
     def __init__(self, message: str, **fields: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        # Names of files may be no text, and then nobody could be told of them.
+        self.message = message.encode(errors="replace").decode()
+        super().__init__(self.message)
         self.fields = fields
 
     @property

@@ -13,7 +13,12 @@ import pytest
 from anyio.from_thread import BlockingPortal
 
 from llm_router_mw.config import RouterConfig
-from llm_router_mw.errors import ConfigError, ModelNotFoundError, RouterNotRunningError
+from llm_router_mw.errors import (
+    ConfigError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    RouterNotRunningError,
+)
 from llm_router_mw.protocols import LeaseContract, OnQueued
 from llm_router_mw.router.bridge import Bridge, BridgedEvents, BridgedLease
 from llm_router_mw.router.home import HomeRouter
@@ -162,6 +167,12 @@ async def test_from_another_loop_all_happens_at_home() -> None:
             while router.held or router._hub._subscriptions:  # noqa: ASYNC110
                 await anyio.sleep(0.001)
         assert router.loads == [("c", False)]
+
+
+async def test_who_names_no_model_is_told_so() -> None:
+    async with Hermit() as router:
+        with pytest.raises(InvalidRequestError, match="name those that are to be held"):
+            await router.leases(())
 
 
 async def test_to_wake_is_to_load() -> None:

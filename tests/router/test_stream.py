@@ -275,6 +275,14 @@ async def test_a_failure_is_forwarded_as_the_last_delta_whenever_it_comes() -> N
         assert got == [ContentDelta("0"), failure]
 
 
+async def test_who_gets_the_last_delta_finds_the_request_over() -> None:
+    for end in (FINISH, FailureDelta(Failure(kind="WorkerDiedError", message="crashed"))):
+        wire = Wire()
+        wire.stream.forward(lambda delta, stream=wire.stream: stream.cancel())  # type: ignore[misc]
+        wire.stream.feed(end)
+        assert wire.sent == []  # the worker is not bothered with what it has done
+
+
 async def test_who_forwards_tells_what_was_read_and_earns_the_credit() -> None:
     wire, got = Wire(), list[Delta]()
     wire.stream.forward(got.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,6 +274,19 @@ async def test_it_ends_some_time_after_the_last_has_left(tmp_path: Path) -> None
         await ended(address)
         with pytest.raises(OSError, match="refused"):
             await anyio.connect_unix(address.path)
+
+
+async def test_who_comes_in_the_moment_of_its_end_may_stay(tmp_path: Path) -> None:
+    async with hosting(tmp_path, grace_seconds=0.5) as address:
+        async with address.welcomed():
+            pass
+        async with address.connected() as web:
+            await anyio.wait_all_tasks_blocked()  # it waits for a greeting
+            await web.say(GREET)
+            time.sleep(0.6)  # noqa: ASYNC251  # both are due now
+            assert isinstance(await web.next(), Welcome)
+            await web.say(Ping())
+            assert await web.hear(Pong) == Pong()
 
 
 async def test_who_only_looks_does_not_keep_it(tmp_path: Path) -> None:

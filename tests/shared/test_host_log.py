@@ -21,7 +21,8 @@ logging.getLogger("some.library").info("too much")
 for number in range(20):
     logger.info("line %d", number)
 warnings.warn("old age")
-os.write(2, b"from native code\\n")
+for descriptor in (1, 2):
+    os.write(descriptor, b"from native code %d\\n" % descriptor)
 """
 
 
@@ -47,11 +48,13 @@ def test_what_was_said_last_can_be_read(tmp_path: Path) -> None:
 def test_all_that_a_host_says_goes_there_and_little_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "s.log"
     with open(fresh_log(path), "wb") as log:
-        subprocess.run([sys.executable, "-c", TALKATIVE, path], stderr=log, check=True, timeout=30)
+        command = [sys.executable, "-c", TALKATIVE, str(path)]
+        subprocess.run(command, stdout=log, stderr=log, check=True, timeout=30)
     now, before = path.read_text(), (tmp_path / "s.log.1").read_text()
     assert "INFO    llm_router_mw.shared: line 19" in before + now
     assert "too much" not in before + now
     assert "old age" in before + now
-    assert "from native code" in now
+    assert "from native code 1" in now
+    assert "from native code 2" in now
     assert len(before) <= 300
     assert len(list(tmp_path.iterdir())) == 2

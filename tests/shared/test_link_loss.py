@@ -124,11 +124,15 @@ async def test_closing_fails_what_waits_with_the_reason() -> None:
         await host.hear_end()
 
 
-async def test_a_connection_can_be_closed_before_it_is_used() -> None:
+async def test_a_connection_can_be_closed_before_it_is_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with pretended_hosts() as hosts:
         link = Link(await hosts.meet(), lambda news: None)
         await link.aclose(RouterNotRunningError("closing"))
         assert not link.alive
+        await link.run()  # its task has its first turn only now
+    assert not caplog.messages
 
 
 # A host that hangs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,7 +32,7 @@ from llm_router_mw.shared.messages import (
     Welcome,
     host_decoder,
 )
-from llm_router_mw.shared.peer import Peer
+from llm_router_mw.shared.peer import Peer, peer_of
 from llm_router_mw.shared.plan import Plan, plan_for
 from llm_router_mw.types import RouterView
 from llm_router_mw.wire import encode
@@ -267,6 +268,34 @@ async def test_one_in_another_container_cannot_be(
     async with launching(says(WELCOME), address) as launches, silent.listening(address):
         assert (await met(plan)).host_pid is None
     assert launches.count == 1
+
+
+async def test_who_is_not_even_let_in_does_not_wait_for_ever(
+    plan: Plan, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "_ROOM_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
+        full.bind(str(address.socket))
+        full.listen(0)
+        first.connect(str(address.socket))  # the only one that there is room for
+        async with launching(says(WELCOME), address) as launches:
+            await met(plan)
+    assert launches.count == 1
+
+
+async def test_a_host_that_ends_in_the_moment_of_the_call_is_none(
+    plan: Plan, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer_of_none(stream: SocketStream) -> Peer:
+        monkeypatch.setattr(call, "peer_of", peer_of)
+        raise OSError("not connected")
+
+    monkeypatch.setattr(call, "peer_of", peer_of_none)
+    host = says(WELCOME)
+    async with launching(host, address) as launches, host.listening(address):
+        await met(plan)
+    assert len(host.heard) == 1  # when it is looked at more closely, it is there
+    assert launches.count == 0
 
 
 async def test_a_host_of_another_user_is_told_nothing(

@@ -155,6 +155,24 @@ async def test_an_event_that_tells_of_the_past_does_not_stay(tmp_path: Path) -> 
         await told.shows(address)
 
 
+async def test_what_cannot_be_told_is_left_out_and_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosting(tmp_path) as address, address.connected() as web:
+        told = await mirror(web)
+        now = address.router.models()[0]
+        for reason in ("\udce9", "an e"):  # half a character, as in a name of a file
+            views = (replace(now, state=InstanceState.FAILED, error=reason),)
+            event = RouterEvent(
+                kind="status", model="a", at_seconds=0.0, reason=reason, models=views
+            )
+            address.router._hub.publish(event)
+        await told.hear()
+        assert told.models["a"].error == "an e"
+        await told.shows(address)
+    assert "an event cannot be told" in caplog.text
+
+
 async def test_while_nothing_happens_nothing_is_said(tmp_path: Path) -> None:
     async with hosting(tmp_path) as address, address.connected() as web:
         await mirror(web)

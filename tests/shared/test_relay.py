@@ -76,6 +76,15 @@ async def test_it_is_read_as_far_as_there_is_credit() -> None:
         await until(lambda: FINISH in got)
 
 
+async def test_its_end_needs_no_credit() -> None:
+    got: list[Delta] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:  # ends when all has been read
+            whole = stream_of(*[TEXT] * (INITIAL_CREDIT - 1), FINISH)
+            relay_of(whole, tasks).forward(got.append)
+    assert got[-1] == FINISH
+
+
 async def test_one_that_is_cancelled_ends_without_credit() -> None:
     async with relaying(stream_of(*[TEXT] * INITIAL_CREDIT, TEXT, FINISH)) as (relay, got):
         await until(lambda: len(got) == INITIAL_CREDIT)
@@ -127,3 +136,10 @@ async def test_an_engine_that_breaks_is_a_failure_and_no_more(
     assert kind == "LLMRouterError"
     assert "secret" not in message
     assert "ZeroDivisionError: secret" in caplog.text
+
+
+async def test_what_no_web_process_could_read_is_a_failure_of_this_answer_alone() -> None:
+    nonsense = ContentDelta(None)  # type: ignore[arg-type]
+    async with relaying(stream_of(TEXT, nonsense, FINISH)) as (_, got):
+        await until(lambda: len(got) == 2)
+        assert [kind for kind, _ in failures(got)] == ["LLMRouterError"]

@@ -197,6 +197,30 @@ async def test_a_lease_may_end_with_its_task(tmp_path: Path) -> None:
         assert kind_of(await web.answer(await web.start(ask))) == "LeaseExpiredError"
 
 
+async def test_a_worker_that_is_done_is_not_told_to_stop(tmp_path: Path) -> None:
+    engine = DirectEngine()
+    async with hosting(tmp_path, engine) as address, address.welcomed() as web:
+        stream = await web.start(await web.granted("a"), release=True)
+        worker = engine.direct("a")
+        await until(lambda: worker.answers)
+        worker.answers[0].feed(FINISH)
+        assert await web.answer(stream) == [FINISH]
+        assert not leases(address)
+        assert worker.sent == []
+
+
+async def test_an_engine_that_goes_on_after_its_end_is_not_heard(tmp_path: Path) -> None:
+    engine = holding()
+    async with hosting(tmp_path, engine) as address, address.welcomed() as web:
+        stream = await web.start(await web.granted("a"))
+        await until(lambda: engine.latest("a").streams)
+        engine.latest("a").streams[0].deltas = [FINISH, ContentDelta("and"), FINISH]
+        engine.latest("a").streams[0].give()
+        assert await web.answer(stream) == [FINISH]
+        await web.say(Ping())
+        assert await web.next() == Pong()
+
+
 async def test_a_lease_ends_also_with_a_task_that_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

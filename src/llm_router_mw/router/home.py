@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from llm_router_mw.config import RouterConfig, parse_config
-from llm_router_mw.errors import ConfigError, RouterNotRunningError
+from llm_router_mw.errors import ConfigError, InvalidRequestError, RouterNotRunningError
 from llm_router_mw.protocols import Clock, LeaseContract, OnQueued
 from llm_router_mw.router.bridge import Bridge, BridgedEvents, BridgedLease
 from llm_router_mw.router.hub import EventHub, Subscription
@@ -157,6 +157,8 @@ class HomeRouter(ABC):
     ) -> tuple[LeaseContract, ...]:
         """As ``lease``, of several models at once: all or none."""
         bridge = self._require_bridge()
+        if not names:
+            raise InvalidRequestError("no model is named; name those that are to be held")
         if bridge.is_home:
             return await self._grant(names, wish, on_queued)
         leases = await bridge.run(lambda: self._grant(names, wish, on_queued), undo=_release_all)

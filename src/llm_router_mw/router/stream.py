@@ -114,29 +114,26 @@ class RequestStream:
         if isinstance(delta, FailureDelta):
             self.fail(error_from(delta.failure))
             return
-        if self._sink is None:
-            self._buffer.append(delta)
-        else:
-            self._sink(delta)
         if isinstance(delta, FinishDelta):
+            # First of all: whoever gets the last delta may end what ran, and finds it over.
             self._usage = delta.usage
             self._finish()
         else:
-            self._unread += 1
-            if self._unread == INITIAL_CREDIT:
-                self._full_since = time.monotonic()
-                self._room = anyio.Event()
-                self._on_full(self)
-        self._wake.set()
+            self._note_unread()
+        if self._sink is None:
+            self._buffer.append(delta)
+            self._wake.set()
+        else:
+            self._sink(delta)
 
     def fail(self, error: LLMRouterError) -> None:
         """End the request with *error*; what was buffered is still read first."""
         if self._error is None and not self._finished:
             self._error = error
-            if self._sink is not None:
-                self._sink(FailureDelta(error.to_failure()))
             self._finish()
             self._wake.set()
+            if self._sink is not None:
+                self._sink(FailureDelta(error.to_failure()))
 
     async def watch_stall(self, stall_seconds: float) -> None:
         """Cancel the request if its reader takes nothing for *stall_seconds* while it is full."""
@@ -149,6 +146,13 @@ class RequestStream:
                         f"nothing was read for {stall_seconds:g} s; request cancelled"
                     )
                 )
+
+    def _note_unread(self) -> None:
+        self._unread += 1
+        if self._unread == INITIAL_CREDIT:
+            self._full_since = time.monotonic()
+            self._room = anyio.Event()
+            self._on_full(self)
 
     @property
     def _is_long_full(self) -> bool:

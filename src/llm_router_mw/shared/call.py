@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketStream, UNIXSocketStream
 
 from llm_router_mw import wire
 from llm_router_mw.errors import RouterNotRunningError, WireError
@@ -14,6 +17,11 @@ from llm_router_mw.shared.messages import ToHost, ToWeb, web_decoder
 from llm_router_mw.shared.peer import peer_of
 
 logger = logging.getLogger("llm_router_mw.shared")
+
+_ROOM_SECONDS = 10.0
+"""A host that lets nobody in for so long, while many wait for it, is none."""
+_LOOK_SECONDS = 0.02
+"""Between two looks whether there is room among those who wait."""
 
 
 class Call:
@@ -54,10 +62,15 @@ async def call(path: Path) -> Call | None:
         RouterNotRunningError: it is another user's process.
     """
     try:
-        stream = await anyio.connect_unix(path)
+        with anyio.fail_after(_ROOM_SECONDS):
+            stream = await _connected(path)
     except OSError:  # there is no such socket, or nobody listens on it any more
         return None
-    peer = peer_of(stream)
+    try:
+        peer = peer_of(stream)
+    except OSError:  # it has just ended; not every kernel says then who it was
+        await stream.aclose()
+        return None
     if not peer.is_this_user:
         await stream.aclose()
         raise RouterNotRunningError(
@@ -65,3 +78,19 @@ async def call(path: Path) -> Call | None:
             "end it, or set XDG_RUNTIME_DIR to a directory that only this user may use"
         )
     return Call(stream, peer.pid)
+
+
+async def _connected(path: Path) -> SocketStream:
+    # Not by anyio.connect_unix: where there is no room it keeps the loop busy, and cannot be
+    # cancelled.
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.setblocking(False)
+        while True:
+            with suppress(BlockingIOError):
+                end.connect(os.fspath(path))
+                return await UNIXSocketStream.from_socket(end)
+            await anyio.sleep(_LOOK_SECONDS)
+    except BaseException:
+        end.close()
+        raise

@@ -98,10 +98,10 @@ class Host:
             changed = self._changed
             with anyio.move_on_after(math.inf if self._sessions else patience):
                 await changed.wait()
-                patience = self._grace_seconds
-                continue
-            logger.info("no web process for %g s: the shared router ends", patience)
-            return
+            if not changed.is_set():  # else somebody came in the very moment
+                logger.info("no web process for %g s: the shared router ends", patience)
+                return
+            patience = self._grace_seconds
 
     def _note_change(self) -> None:
         self._changed.set()

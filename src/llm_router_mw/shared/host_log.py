@@ -11,7 +11,7 @@ from pathlib import Path
 _LOG_BYTES = 4 * 1024 * 1024
 """Twice as much at most: the file before is kept, too."""
 _TAIL_BYTES = 4096
-_STDERR = 2
+_STANDARD_OUTPUTS = (1, 2)
 
 
 def fresh_log(path: Path) -> int:
@@ -32,7 +32,7 @@ def last_lines(path: Path) -> str:
 
 
 def configure(path: Path) -> None:
-    """Send this process' logs, and its standard error, to *path*."""
+    """Send this process' logs to *path*, where its standard output and error go already."""
     handler = _Handler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -52,4 +52,5 @@ class _Handler(logging.handlers.RotatingFileHandler):
         """Begin a new file, for what is written past the logging too."""
         super().doRollover()
         assert self.stream is not None
-        os.dup2(self.stream.fileno(), _STDERR)
+        for descriptor in _STANDARD_OUTPUTS:
+            os.dup2(self.stream.fileno(), descriptor)

@@ -85,6 +85,8 @@ class Link:
 
     async def run(self) -> None:
         """Carry messages until the connection is lost; what waits for the host then fails."""
+        if not self.alive:  # closed before it began
+            return
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -193,9 +195,10 @@ class Link:
     async def _receive(self) -> bytes:
         """Return what has come; nothing at the end."""
         # Not the stream's own way, which takes twice as long, and stumbles when it is cancelled in
-        # the moment in which something comes.
+        # the moment in which something comes. By its number: asyncio would have a socket describe
+        # itself each time, which asks the kernel twice.
         while True:
-            await anyio.wait_readable(self._socket)
+            await anyio.wait_readable(self._socket.fileno())
             with suppress(BlockingIOError):
                 return self._socket.recv(_RECEIVE_BYTES)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 from msgspec import Struct
 
 from llm_router_mw.protocols import RouterContract
 from llm_router_mw.shared.messages import Happened, Views, Welcome
 from llm_router_mw.shared.outflow import Outflow
-from llm_router_mw.types import ModelView, RouterView
+from llm_router_mw.types import ModelView, RouterEvent, RouterView
 from llm_router_mw.wire import encode
+
+logger = logging.getLogger("llm_router_mw.shared")
 
 _LOOK_SECONDS = 0.1
 """Between two looks at what may have changed."""
@@ -74,10 +78,17 @@ class News:
     async def _follow(self) -> None:
         async with self._router.events() as events:
             async for event in events:
+                self._tell_of(event)
                 # It may tell of a moment that is over: the look that follows sees to the rest.
-                self._remember(event.models)
-                self._tell(Happened(event))
                 self.note()
+
+    def _tell_of(self, event: RouterEvent) -> None:
+        try:
+            self._tell(Happened(event))
+        except (TypeError, ValueError, OverflowError):  # what a plugin says may be no text
+            logger.exception("an event cannot be told to web processes")
+        else:
+            self._remember(event.models)
 
     async def _look_when_noted(self) -> None:
         while True:

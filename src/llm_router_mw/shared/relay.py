@@ -8,6 +8,7 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
+import msgspec
 
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.protocols import DeltaStream
@@ -15,6 +16,9 @@ from llm_router_mw.router.stream import RequestStream
 from llm_router_mw.shared.failures import failure_of
 from llm_router_mw.types import Delta, FailureDelta, FinishDelta
 from llm_router_mw.wire import INITIAL_CREDIT
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Delta)
 
 Sink = Callable[[Delta], None]
 """Takes one delta after the other; the last one is a finish or a failure."""
@@ -60,9 +64,10 @@ class ReadRelay:
         last: Delta | None = None
         try:
             async for last in self._stream:
-                sink(last)
-                self._credit -= 1
-                await self._some_credit()
+                sink(_checked(last))
+                if not isinstance(last, FinishDelta):  # which needs no credit, and earns none
+                    self._credit -= 1
+                    await self._some_credit()
             if not isinstance(last, FinishDelta):
                 raise LLMRouterError("the engine ended the request without a result")
         except Exception as error:  # an engine's own failure must not end the session
@@ -72,6 +77,12 @@ class ReadRelay:
         while self._credit <= 0:
             self._more = anyio.Event()
             await self._more.wait()
+
+
+def _checked(delta: Delta) -> Delta:
+    """Return *delta*; raises if a web process could not read it and would leave the host."""
+    _decoder.decode(_encoder.encode(delta))
+    return delta
 
 
 def relay_of(stream: DeltaStream, tasks: anyio.abc.TaskGroup) -> Relay:

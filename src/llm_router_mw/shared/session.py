@@ -202,6 +202,8 @@ class Session:
         relay.forward(partial(self._hand_on, start))
 
     def _hand_on(self, start: Start, delta: Delta) -> None:
+        if start.id not in self._relays:  # a plugin's engine that goes on after its end
+            return
         self._outflow.send_delta(start.id, delta)
         if isinstance(delta, _ENDS):
             del self._relays[start.id]

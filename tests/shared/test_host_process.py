@@ -40,6 +40,17 @@ async def test_it_is_called_by_its_folder_or_its_name() -> None:
         assert about(pid_of(meeting), "cmdline").endswith("\nour models\n")
 
 
+async def test_who_works_elsewhere_finds_it_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "models").mkdir()
+    (folder / "elsewhere").mkdir()
+    async with met(plan_of(shared_name="ours", models_dir="models")) as here:
+        monkeypatch.chdir(folder / "elsewhere")
+        async with met(plan_of(shared_name="ours", models_dir="../models")) as there:
+            assert pid_of(there) == pid_of(here)
+
+
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
     """A socket of a web server, to be inherited by its children."""

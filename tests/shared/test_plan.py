@@ -46,9 +46,29 @@ def test_it_survives_the_way_to_another_process() -> None:
     assert there.fingerprint == made.fingerprint
 
 
-def change_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+DIRECTORIES = [name for name in RouterConfig.__struct_fields__ if name.endswith("_dir")]
+
+
+@pytest.mark.parametrize("option", DIRECTORIES)
+def test_a_directory_is_the_same_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    return plan()
+    here = plan(**{option: "some"})
+    assert getattr(here.config, option) == str(tmp_path / "some")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert plan(**{option: "../some"}).fingerprint == here.fingerprint
+    assert plan(**{option: "some"}).fingerprint != here.fingerprint
+
+
+def test_a_file_is_so_too_and_a_model_of_the_hub_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = plan(models={"a": {"path": "a.gguf"}, "b": "hf://owner/name:Q4_K_M"}).config.models
+    paths = {entry.id: entry.path for entry in models}
+    assert paths == {"a": str(tmp_path / "a.gguf"), "b": "hf://owner/name:Q4_K_M"}
 
 
 def change_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
@@ -59,7 +79,6 @@ def change_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 @pytest.mark.parametrize(
     "change",
     [
-        change_folder,
         change_environment,
         lambda *_: plan("a.b"),
         lambda *_: plan(models_max=5),
@@ -84,10 +103,13 @@ def test_what_makes_another_router_makes_another_fingerprint(
         {"plugin_options": {"b": {"d": 2, "c": 1}, "a": {}}},
     ],
 )
-def test_nothing_else_does(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_else_does(
+    tmp_path: Path, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     like = {"plugin_options": {"a": {}, "b": {"c": 1, "d": 2}}}
     before = plan(**like).fingerprint
     monkeypatch.setenv("PORT", "80")
+    monkeypatch.chdir(tmp_path)
     assert plan(**{**like, **other}).fingerprint == before
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import ConfigError
+from llm_router_mw.hub_reference import reference_of
 from llm_router_mw.runtime_directory import can_lock
 
 _USUAL = RouterConfig()
@@ -34,11 +35,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     """A router that several processes share, and how they find it. Made by :func:`plan_for`."""
 
     config: RouterConfig
-    """Of a router in the host's own process."""
+    """Of a router in the host's own process, all paths absolute."""
     plugins: tuple[str, ...] = ()
     """Modules, by their dotted names."""
     folder: str
-    """The working directory, for paths and modules."""
+    """The working directory."""
     environ: dict[str, str] = {}
     """The variables that a router heeds."""
     name: str = ""
@@ -48,8 +49,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """The same for plans that make the same router."""
-        made_of = (self.config, self.plugins, self.folder, self.environ)
+        """The same for plans that make the same router, also if they were made elsewhere."""
+        made_of = (self.config, self.plugins, self.environ)
         return hashlib.sha256(_encoder.encode(made_of)).hexdigest()
 
     @property
@@ -71,7 +72,7 @@ def plan_for(config: RouterConfig, plugins: Iterable[object] = ()) -> Plan:
         )
     plan = Plan(
         config=structs.replace(
-            config,
+            _located(config),
             mode=_USUAL.mode,
             shared_name=_USUAL.shared_name,
             shared_grace_seconds=_USUAL.shared_grace_seconds,
@@ -97,6 +98,24 @@ def is_relevant(variable: str) -> bool:
     if variable in _OF_DOORS:
         return False
     return variable in _RELEVANT or variable.startswith(_RELEVANT_PREFIXES)
+
+
+def _located(config: RouterConfig) -> RouterConfig:
+    """Return *config* with all paths absolute: who shares a name may work in another directory."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else os.path.abspath(path)
+
+    return structs.replace(
+        config,
+        models_dir=absolute(config.models_dir),
+        kv_cache_dir=absolute(config.kv_cache_dir),
+        observations_dir=absolute(config.observations_dir),
+        models=tuple(
+            entry if reference_of(entry.path) else structs.replace(entry, path=absolute(entry.path))
+            for entry in config.models
+        ),
+    )
 
 
 def _names_of(plugins: Iterable[object]) -> tuple[str, ...]:

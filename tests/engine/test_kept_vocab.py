@@ -1,4 +1,4 @@
-"""A model that wakes reads its weights only: the vocabulary was kept, and is the same."""
+"""A vocabulary is read beside the weights, and only once: a model that wakes still has it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from gguf import GGUFReader
 
-from llm_router_mw.engine import engine as engine_module
-from llm_router_mw.engine.kept_vocab import KeptVocab, keep_vocab
+from llm_router_mw.engine import weights as weights_module
+from llm_router_mw.engine.kept_vocab import KeptVocab, Pretence, keep_vocab, pretence_for
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.types import ChatTask, EmbedTask, RerankTask
 from tests.engine.conftest import Load
@@ -27,7 +27,9 @@ def sleep(driver: Driver) -> None:
 
 
 def kept(driver: Driver) -> KeptVocab | None:
-    return driver.engine._vocab
+    order = driver.engine._order
+    assert order is not None
+    return order.weights.kept
 
 
 def used(driver: Driver) -> bool:
@@ -39,17 +41,28 @@ def used(driver: Driver) -> bool:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kind_of_model_answers_as_before(
-    load: Load, tmp_path: Path, architecture: str, capfd: pytest.CaptureFixture[str]
+    load: Load,
+    tmp_path: Path,
+    architecture: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    driver = load(write_tiny(tmp_path / "model.gguf", architecture))
-    before = driver.answer(prompt(max_tokens=20)), driver.answer(CHAT)
+    path = write_tiny(tmp_path / "model.gguf", architecture)
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_module, "pretence_for", lambda path: None)
+        whole = load(path)
+    assert not used(whole)
+    before = whole.answer(prompt(max_tokens=20)), whole.answer(CHAT)
+    driver = load(path)
+    assert used(driver)
+    assert (driver.answer(prompt(max_tokens=20)), driver.answer(CHAT)) == before
     for _ in range(2):
         sleep(driver)
         info = driver.engine.wake()
         assert used(driver)
         assert (driver.answer(prompt(max_tokens=20)), driver.answer(CHAT)) == before
-        assert info.n_vocab == driver.info.n_vocab
-        assert info.n_params == driver.info.n_params
+        assert info.n_vocab == driver.info.n_vocab == whole.info.n_vocab
+        assert info.n_params == driver.info.n_params == whole.info.n_params
     assert "dummy" not in capfd.readouterr().err
 
 
@@ -85,23 +98,41 @@ def test_it_ranks_as_before(load: Load, tmp_path: Path) -> None:
     assert scores() == before
 
 
-def test_of_a_context_alone_nothing_is_kept(load: Load, endless: Path) -> None:
+def test_it_is_read_once(load: Load, endless: Path) -> None:
     driver = load(endless)
-    driver.engine.retire()
-    driver.engine.sleep("context")
+    before = kept(driver)
+    assert before is not None
+    for level in ("context", "full"):
+        driver.engine.retire()
+        driver.engine.sleep(level)
+        driver.engine.wake()
+        assert kept(driver) is before
+        assert driver.answer(prompt(max_tokens=3))
+
+
+def test_one_that_cannot_be_read_apart_comes_with_the_weights(
+    load: Load, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(endless).answer(prompt(max_tokens=5))
+
+    def fail(path: str, pretence: Pretence) -> KeptVocab:
+        raise ValueError("no")
+
+    monkeypatch.setattr("llm_router_mw.engine.kept_vocab.KeptVocab", fail)
+    driver = load(endless)
     assert kept(driver) is None
-    driver.engine.wake()
-    assert driver.answer(prompt(max_tokens=3))
+    assert driver.answer(prompt(max_tokens=5)) == before
 
 
 def test_another_file_in_its_place_has_a_vocabulary_of_its_own(load: Load, tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "model.gguf", says=("Hello", "!"))
     driver = load(path)
     sleep(driver)
+    before = kept(driver)
     other = write_tiny_llama(tmp_path / "other.gguf", says=("Bye", "!"), n_vocab=700)
     os.replace(other, path)
     info = driver.engine.wake()
-    assert not used(driver)
+    assert kept(driver) is not before
     assert info.n_vocab == 700
     assert driver.answer(prompt()) == "Bye!"
     sleep(driver)
@@ -117,12 +148,6 @@ def test_a_file_that_is_gone_cannot_be_kept_and_the_wake_says_so(
     driver = load(path)
     hidden = path.rename(path.with_suffix(".hidden"))
     sleep(driver)
-    assert kept(driver) is None
-    with pytest.raises(Exception, match="does not exist"):
-        driver.engine.wake()
-    hidden.rename(path)
-    sleep(driver)
-    path.rename(hidden)
     with pytest.raises(Exception, match="does not exist"):
         driver.engine.wake()
     hidden.rename(path)
@@ -136,13 +161,13 @@ def test_a_model_that_cannot_be_loaded_without_it_is_loaded_with_it(
     driver = load(endless)
     before = driver.answer(prompt(max_tokens=5))
     sleep(driver)
-    stand_in = KeptVocab.stand_in
+    install = Pretence.install
 
-    def spoil(vocab: KeptVocab, parameters: Any) -> None:
-        stand_in(vocab, parameters)
+    def spoil(pretence: Pretence, parameters: Any) -> None:
+        install(pretence, parameters)
         parameters.kv_overrides[1].value.val_i64 += 1
 
-    monkeypatch.setattr(KeptVocab, "stand_in", spoil)
+    monkeypatch.setattr(Pretence, "install", spoil)
     driver.engine.wake()
     assert kept(driver) is None
     assert driver.answer(prompt(max_tokens=5)) == before
@@ -159,7 +184,7 @@ def test_lack_of_memory_is_no_reason_to_try_again(
         calls.append(arguments)
         raise ModelLoadError("no room", out_of_memory=True)
 
-    monkeypatch.setattr(engine_module, "load_model", fail)
+    monkeypatch.setattr(weights_module, "load_model", fail)
     with pytest.raises(ModelLoadError, match="no room"):
         driver.engine.wake()
     assert len(calls) == 1
@@ -173,7 +198,15 @@ def test_a_file_that_says_another_number_of_tokens_is_left_alone(tmp_path: Path)
     reader = GGUFReader(path, "r+")
     reader.fields["llama.vocab_size"].parts[-1][0] += 1
     reader.data.flush()
+    assert pretence_for(str(path)) is None
     assert keep_vocab(str(path)) is None
+
+
+def test_one_of_another_length_than_its_header_says_is_freed(endless: Path) -> None:
+    pretence = pretence_for(str(endless))
+    assert pretence is not None
+    with pytest.raises(ValueError, match="another number of tokens"):
+        KeptVocab(str(endless), pretence._replace(n_tokens=1))
 
 
 def test_what_is_no_model_cannot_be_kept(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from llm_router_mw.engine.aside import Aside, is_heavy
 from llm_router_mw.engine.context import Context
 from llm_router_mw.engine.embedding import EmbeddingLoop
 from llm_router_mw.engine.generating import GenerationLoop
-from llm_router_mw.engine.kept_vocab import KeptVocab, keep_vocab
 from llm_router_mw.engine.measure import measure
-from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind, load_model
+from llm_router_mw.engine.model import LoadedModel, LoadProgress, Rewind
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.offers import Offers
 from llm_router_mw.engine.outlet import Outlet, Sink
 from llm_router_mw.engine.prompt import PromptReader
 from llm_router_mw.engine.snapshots import Snapshots
+from llm_router_mw.engine.weights import Weights
 from llm_router_mw.errors import (
     LLMRouterError,
     ModelLoadError,
@@ -69,7 +69,7 @@ class _Loop(Protocol):
 class _Order(NamedTuple):
     """What is loaded, and where: kept as it was, for each time that the model wakes."""
 
-    path: str
+    weights: Weights
     options: LoadOptions
     chat_formats: Mapping[str, str]
     placement: Placement | None
@@ -105,8 +105,6 @@ class Engine:
         self._sink: Sink = []
         self._outlets: dict[int, Outlet] = {}
         self._model: LoadedModel | None = None
-        self._vocab: KeptVocab | None = None
-        """From the first time that the weights were freed on."""
         self._context: Context | None = None
         self._loop: _Loop | None = None
         self._order: _Order | None = None
@@ -133,7 +131,8 @@ class Engine:
         """
         log.install()
         llama.llama_backend_init()
-        self._order = _Order(path, options, chat_formats, placement)
+        weights = Weights(path, options, placement)
+        self._order = _Order(weights, options, chat_formats, placement)
         self.offers.identity = identity
         return self._bring_up(self._order, progress, warm_up=True)
 
@@ -153,25 +152,8 @@ class Engine:
     def sleep(self, level: SleepLevel) -> None:
         """Free the context, or the weights too. Needs :meth:`retire`, and nothing preparing."""
         self._free(level)
-        if self._order is not None and level == "full" and self._vocab is None:
-            self._vocab = keep_vocab(self._order.path)
-
-    def _load_weights(self, order: _Order, progress: LoadProgress) -> LoadedModel:
-        path, options, _, placement = order
-        if self._vocab is not None and self._vocab.is_of(path):
-            try:
-                return load_model(path, options, progress, placement, self._vocab)
-            except ModelLoadError as error:
-                if error.out_of_memory:
-                    raise
-                logger.info("the vocabulary is read again: %s", error)
-        self._forget_vocab()
-        return load_model(path, options, progress, placement)
-
-    def _forget_vocab(self) -> None:
-        if self._vocab is not None:
-            self._vocab.close()
-            self._vocab = None
+        if self._order is not None and level == "full":
+            self._order.weights.keep_vocab()
 
     def wake(self, progress: LoadProgress = lambda fraction: True) -> ModelInfo:
         """Load again what was loaded at first, as at first, but without a warm-up.
@@ -199,9 +181,9 @@ class Engine:
 
     def _start(self, order: _Order, progress: LoadProgress, *, warm_up: bool) -> ModelInfo:
         started_at = perf_counter()
-        _, options, chat_formats, placement = order
+        weights, options, chat_formats, placement = order
         if self._model is None:
-            self._model = self._load_weights(order, progress)
+            self._model = weights.load(progress)
         model = self._model
         context = self._context = Context(model, options, placement)
         if not options.pooling and not context.generates:
@@ -354,7 +336,8 @@ class Engine:
         """Free everything, in the order in which it depends on each other. Idempotent."""
         self.end_threads()
         self._free("full")
-        self._forget_vocab()
+        if self._order is not None:
+            self._order.weights.forget()
 
     def end_threads(self) -> None:
         """Let the threads beside this one finish what they have begun, and end. Idempotent."""

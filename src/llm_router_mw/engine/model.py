@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from llm_router_mw.engine.impossible import refuse_impossible
-from llm_router_mw.engine.kept_vocab import DUMMIES, KeptVocab
+from llm_router_mw.engine.kept_vocab import DUMMIES, VocabApart
 from llm_router_mw.engine.lora import Adapters
 from llm_router_mw.engine.native import llama, log
 from llm_router_mw.engine.parameters import model_parameters
@@ -99,11 +99,11 @@ def load_model(
     options: LoadOptions,
     progress: LoadProgress,
     placement: Placement | None = None,
-    kept: KeptVocab | None = None,
+    apart: VocabApart | None = None,
 ) -> LoadedModel:
     """Load the weights in *path* as *options* say; where to, says *placement* if there is one.
 
-    Of a vocabulary that was *kept* nothing is read again. It must outlive the model.
+    A vocabulary that is *apart* is left out. It must outlive the model.
 
     Raises:
         ModelFileError: the file, or that of an adapter, is missing or cannot be read.
@@ -124,8 +124,8 @@ def load_model(
         return not aborted
 
     parameters = model_parameters(options, placement)
-    if kept is not None:
-        kept.stand_in(parameters)
+    if apart is not None:
+        apart.pretence.install(parameters)
     parameters.progress_callback = llama.llama_progress_callback(on_progress)
     log.clear()
     with log.ignoring(DUMMIES):
@@ -138,7 +138,12 @@ def load_model(
             f"llama.cpp could not load {name!r}: {reason.replace(path, name)}",
             out_of_memory=log.tells_of_shortage,
         )
-    model = LoadedModel(pointer, kept.vocab if kept is not None else None)
+    try:
+        vocab = apart.vocab if apart is not None else None
+    except ModelLoadError:
+        llama.llama_model_free(pointer)
+        raise
+    model = LoadedModel(pointer, vocab)
     try:
         if not model.vocab.usable:
             raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")

@@ -129,15 +129,23 @@ class TestPolicies:
         (shortfall,) = policy.shortfalls
         assert (shortfall.device, shortfall.bytes) == ("gpu", 40)
 
-    def test_it_sees_how_each_was_used(self) -> None:
+    def test_it_is_not_asked_where_there_is_no_choice(self) -> None:
         policy = Policy(list)
         world = World(models_max=1, policy=policy)
         world.idle("a")
+        world.ask("b")
+        assert world.did[-1] == "stop a"
+        assert not policy.seen
+
+    def test_it_sees_how_each_was_used(self) -> None:
+        policy = Policy(list)
+        world = World(models_max=2, policy=policy)
+        world.idle("a", "b")
         world.now += 5
         world.release(world.ask("a"))
-        world.ask("b")
-        (seen,) = policy.seen
-        assert (seen.uses, seen.load_seconds, seen.last_used_seconds) == (2, 1.0, 6.0)
+        world.ask("c")
+        (seen,) = (each for each in policy.seen if each.instance.path == "a")
+        assert (seen.uses, seen.load_seconds, seen.last_used_seconds) == (2, 1.0, 7.0)
         assert (seen.loaded_at_seconds, seen.models, seen.step) == (1.0, ("a",), "stop")
         assert 1.9 < seen.heat < 2.0
 
@@ -165,9 +173,9 @@ class TestPolicies:
             raise ValueError("no idea")
 
         faults = Faults()
-        world = World(models_max=2, policy=Trusted(Policy(fail), faults))
-        world.idle("a", "b")
-        for name in "cd":
+        world = World(models_max=3, policy=Trusted(Policy(fail), faults))
+        world.idle("a", "b", "c")
+        for name in "de":
             world.ask(name)
         assert world.did[-2:] == ["stop a", "stop b"]
         assert faults.counts["eviction policy 'test'"] >= 2
@@ -176,11 +184,11 @@ class TestPolicies:
 
     def test_it_cannot_name_a_busy_instance(self) -> None:
         policy = Policy(list)
-        world = World(models_max=2, policy=policy)
+        world = World(models_max=3, policy=policy)
         world.serve("a")
-        world.idle("b")
-        world.ask("c")
-        assert [each.instance.path for each in policy.seen] == ["b"]
+        world.idle("b", "c")
+        world.ask("d")
+        assert {each.instance.path for each in policy.seen} == {"b", "c"}
 
 
 class TestLadder:

@@ -9,7 +9,8 @@ import pytest
 
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import Scheduler, actions, events
-from llm_router_mw.scheduler.instance import LEAVING, Instance
+from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.states import LEAVING
 from llm_router_mw.scheduler.supply import Pile, Supply
 from llm_router_mw.types import InstanceState
 from tests.support.scheduler_mixes import MIXES

@@ -33,13 +33,16 @@ class CostAware:
         """Return *candidates*, the cheapest loss first; of equal ones the longest idle."""
         resource = shortfall.device
         heats = [each.heat * exp(_FADING * (now - each.last_used_seconds)) for each in candidates]
-        uses = sum([each.uses for each in candidates])
+        uses = [each.uses for each in candidates]
         # In the unit of heat, so that both parts can be added.
-        per_use = _MEMORY * sum(heats) / uses if uses else 0.0
-        losses = [
-            (heat + per_use * each.uses) * each.load_seconds / (each.freed.get(resource) or 1)
-            for heat, each in zip(heats, candidates, strict=True)
+        per_use = _MEMORY * sum(heats) / (sum(uses) or 1)
+        order = [
+            (
+                (heat + per_use * n) * each.load_seconds / (each.freed.get(resource) or 1),
+                each.last_used_seconds,
+                place,
+            )
+            for place, (heat, n, each) in enumerate(zip(heats, uses, candidates, strict=True))
         ]
-        ages = [each.last_used_seconds for each in candidates]
-        places = sorted(zip(losses, ages, range(len(ages)), strict=True))
-        return [candidates[place] for _, _, place in places]
+        order.sort()
+        return [candidates[place] for _, _, place in order]

@@ -152,7 +152,9 @@ class Ledger:
             Who has to give back what: holder, resource and amount.
         """
         asked: list[tuple[str, str, int]] = []
-        for name, amounts in list(self._sheddable.items()) if self._sheddable else ():
+        if not self._sheddable:  # this is asked in each step
+            return asked
+        for name, amounts in list(self._sheddable.items()):
             left = dict(amounts)
             for resource, amount in amounts.items():
                 less = min(amount, -self.room(resource))

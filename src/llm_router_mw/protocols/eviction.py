@@ -10,7 +10,7 @@ from msgspec import Struct
 from llm_router_mw.types import InstanceKey, Step
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
+class Candidate(Struct, frozen=True, gc=False, kw_only=True):
     """One step down for an idle instance: what it frees, and what is known of its use."""
 
     instance: InstanceKey
@@ -36,7 +36,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
 HEAT_HALF_LIFE_SECONDS: Final = 600.0
 
 
-class Shortfall(Struct, frozen=True, kw_only=True):
+class Shortfall(Struct, frozen=True, gc=False, kw_only=True):
     """What is lacking before something can be loaded."""
 
     device: str
@@ -59,7 +59,7 @@ class EvictionPolicy(Protocol):
     def rank(
         self, candidates: Sequence[Candidate], shortfall: Shortfall, now: float
     ) -> Sequence[Candidate]:
-        """Return *candidates*, the best victim first.
+        """Return *candidates*, of which there are several, the best victim first.
 
         As many of them are taken as *shortfall* needs; those that turn out not to be needed are
         spared.

@@ -16,16 +16,25 @@ from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import asleep, candidate, needs_of, residue
-from llm_router_mw.scheduler.instance import ABSENT, ASLEEP, LEAVING, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.option import Choices, Option
 from llm_router_mw.scheduler.queue import Ticket
+from llm_router_mw.scheduler.states import (
+    ABSENT,
+    ASLEEP,
+    DRAINING,
+    LEAVING,
+    ON_ITS_WAY,
+    SLEEPING,
+    STOPPING,
+)
 from llm_router_mw.scheduler.supply import Supply
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.victims import Trusted, chosen
-from llm_router_mw.types import InstanceKey, InstanceState, Price
+from llm_router_mw.types import InstanceKey, Price
 
 
-class Proposal(Struct, frozen=True):
+class Proposal(Struct, frozen=True, gc=False):
     """What is to be done for one instance of a ticket."""
 
     instance: Instance
@@ -117,11 +126,10 @@ class Admission:
 
     def has(self, promised: Amounts) -> bool:
         """Whether there will be as much as is *promised* once those who leave have gone."""
-        return all(
-            amount <= self._soon[resource]
-            for resource, amount in promised.items()
-            if amount and resource in self._soon
-        )
+        for resource, amount in promised.items():
+            if amount and resource in self._soon and amount > self._soon[resource]:
+                return False
+        return True
 
     def set_aside(self, promised: Amounts, instances: Collection[InstanceKey]) -> None:
         """Hand out again what is *promised* for *instances*."""
@@ -322,7 +330,7 @@ class Admission:
         return self._most_with_busy
 
 
-_WAITED_FOR = ABSENT | {InstanceState.STOPPING, InstanceState.DRAINING}
+_WAITED_FOR = ABSENT | {STOPPING, DRAINING}
 
 
 def choices_of(instance: Instance, terms: Terms, ledger: Ledger) -> Choices:
@@ -352,7 +360,7 @@ def choices_of(instance: Instance, terms: Terms, ledger: Ledger) -> Choices:
 def _held_asleep(instance: Instance, ledger: Ledger) -> Amounts:
     """Return what *instance* holds, or will hold, while it sleeps."""
     charge = ledger.charge_of(instance.key)
-    if instance.state is InstanceState.SLEEPING:
+    if instance.state is SLEEPING:
         return charge
     return asleep(charge, residue(instance.price, instance.level or "full"))
 

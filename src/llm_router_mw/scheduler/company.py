@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from llm_router_mw.memory.ledger import Amounts
 from llm_router_mw.protocols import Candidate
-from llm_router_mw.scheduler.instance import AWAKE, LEAVING, Instance
-from llm_router_mw.types import InstanceKey, InstanceState
+from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.states import AWAKE, LEAVING, LOADED
+from llm_router_mw.types import InstanceKey
 
 
 class Company:
@@ -22,7 +23,7 @@ class Company:
 
     def of(self, instance: Instance) -> list[Instance]:
         """Return all who are awake and must not stay awake when *instance* goes."""
-        if instance.state is not InstanceState.LOADED:
+        if instance.state is not LOADED:
             return []  # who sleeps is nobody's company any more
         found = {instance.key: instance}
         following = [instance]

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.states import SLEEPING
 from llm_router_mw.scheduler.terms import Terms
-from llm_router_mw.types import InstanceState, Price, Step
+from llm_router_mw.types import Price, Step
 
 SLOTS = "slots"
 """Of ``models_max``: taken by what loads, is loaded, wakes, or has not gone yet."""
@@ -77,7 +78,7 @@ def residue(price: Price | None, level: Step) -> dict[str, int]:
 
 def candidate(instance: Instance, charge: Amounts, step: Step) -> Candidate:
     """Return the picture of *instance* going down to *step*, or further if it is there already."""
-    if instance.state is InstanceState.SLEEPING:
+    if instance.state is SLEEPING:
         step = "stop"  # there is no other way down for it
     left = {} if step == "stop" else asleep(charge, residue(instance.price, step))
     freed = {

@@ -12,18 +12,16 @@ from llm_router_mw.errors import (
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import actions, events, refusals
 from llm_router_mw.scheduler.forecast import request_place
-from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import Instance, are_on_their_way
 from llm_router_mw.scheduler.leases import Lease, Leases
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket, Waiter
 from llm_router_mw.scheduler.residents import Do, Residents
+from llm_router_mw.scheduler.states import DRAINING, LOADED, STOPPING
 from llm_router_mw.scheduler.terms import NOTHING_SAID
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.scheduler.together import exclude_each_other, too_large_together, too_many
-from llm_router_mw.types import Failure, InstanceState
-
-_LOADED = InstanceState.LOADED
-"""To look it up each time takes longer than to compare it."""
+from llm_router_mw.types import Failure
 
 
 class Desk:
@@ -64,7 +62,7 @@ class Desk:
         waiter = self._waiter(request, now)
         company = [self._residents.known(each.instance) for each in waiter.company]
         together = [*wanted, *company]
-        if not self._closing and all(each.state is _LOADED for each in together):
+        if not self._closing and _are_loaded(together):
             self._grant(waiter, wanted, now)
             return None
         if not request.hold:
@@ -82,9 +80,10 @@ class Desk:
     ) -> LLMRouterError | None:
         if self._closing:
             return RouterNotRunningError("the router is closing")
-        refusal = too_many(together, self._limits) or self._exclude_each_other(waiter, together)
-        if refusal is not None:
-            return refusal
+        if len(together) > 1:
+            refusal = too_many(together, self._limits) or self._exclude_each_other(waiter, together)
+            if refusal is not None:
+                return refusal
         for instance, (_, model) in zip(together, waiter.named, strict=True):
             refusal = (
                 refusals.not_loaded(instance, model, request)
@@ -106,7 +105,7 @@ class Desk:
     def _too_large_together(
         self, together: list[Instance], waiters: Iterable[Waiter]
     ) -> LLMRouterError | None:
-        if len(together) < 2 or all(each.state in ON_ITS_WAY for each in together):
+        if len(together) < 2 or are_on_their_way(together):
             return None
         models = {model for waiter in waiters for _, model in waiter.named}
         return too_large_together(together, ", ".join(map(repr, sorted(models))), self._ledger)
@@ -147,9 +146,8 @@ class Desk:
         """Grant what waits for *instance*, in the step that sees it ready."""
         for ticket in self._queue.of(instance.key):
             wanted = {key: self._residents.known(key) for key in ticket.instances}
-            ready = all(each.state is InstanceState.LOADED for each in wanted.values())
             # To grant one may spare what drained for it, and so grant others of these.
-            if ready and ticket.waiters and not self._closing:
+            if ticket.waiters and not self._closing and _are_loaded(wanted.values()):
                 for waiter in self._queue.remove_ticket(ticket):
                     self._timers.forget(("waiter", waiter.id))
                     self._grant(waiter, [wanted[key] for key in waiter.instances], now)
@@ -185,14 +183,11 @@ class Desk:
 
     def _company_of(self, lease: Lease) -> Iterator[Instance]:
         """Yield those that are awake beside what was leased, unless its worker has died."""
-        if lease.instance.state is InstanceState.STOPPING:
+        if lease.instance.state is STOPPING:
             return
         for companion in self._residents.terms.get(lease.model, NOTHING_SAID).companions:
             instance = self._residents.get(companion.instance)
-            if instance is not None and instance.state in (
-                InstanceState.LOADED,
-                InstanceState.DRAINING,
-            ):
+            if instance is not None and instance.state in (LOADED, DRAINING):
                 yield instance
 
     def _keep(self, instance: Instance, lease: Lease, now: float) -> None:
@@ -301,7 +296,7 @@ class Desk:
                 self.time_is_up(request_id, now)
 
     def _is_on_its_way(self, ticket: Ticket) -> bool:
-        return all(self._residents.known(key).state in ON_ITS_WAY for key in ticket.instances)
+        return are_on_their_way(map(self._residents.known, ticket.instances))
 
     def _watch_patience(self, ticket: Ticket) -> None:
         due = ticket.since_seconds + self._limits.max_wait_seconds
@@ -355,3 +350,10 @@ class Desk:
                 instance=instance.key, kind="refused", state=instance.state, reason=reason
             )
         )
+
+
+def _are_loaded(instances: Iterable[Instance]) -> bool:
+    for each in instances:  # noqa: SIM110 (a generator would take five times as long)
+        if each.state is not LOADED:
+            return False
+    return True

@@ -1,4 +1,7 @@
-"""What the scheduler is told. Each event is plain data; ``now`` travels beside it."""
+"""What the scheduler is told. Each event is plain data; ``now`` travels beside it.
+
+None of them is ever part of a cycle, so the garbage collector is spared them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.types import Failure, InstanceKey, PoolReading, Price, SleepLevel
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True, gc=False, kw_only=True):
     """Somebody wants all of ``instances`` at the same time."""
 
     id: int
@@ -29,19 +32,19 @@ class Request(Struct, frozen=True, kw_only=True):
     """The request's own bound on its time in the queue."""
 
 
-class Cancelled(Struct, frozen=True):
+class Cancelled(Struct, frozen=True, gc=False):
     """The request no longer waits."""
 
     id: int
 
 
-class Released(Struct, frozen=True):
+class Released(Struct, frozen=True, gc=False):
     """A lease has ended."""
 
     lease: int
 
 
-class Unload(Struct, frozen=True, kw_only=True):
+class Unload(Struct, frozen=True, gc=False, kw_only=True):
     """Somebody wants a model gone; a busy instance drains first unless ``force``."""
 
     instance: InstanceKey
@@ -49,21 +52,21 @@ class Unload(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-class PutToSleep(Struct, frozen=True, kw_only=True):
+class PutToSleep(Struct, frozen=True, gc=False, kw_only=True):
     """Somebody wants an instance asleep; a busy one drains first."""
 
     instance: InstanceKey
     level: SleepLevel
 
 
-class Predicted(Struct, frozen=True, kw_only=True):
+class Predicted(Struct, frozen=True, gc=False, kw_only=True):
     """The model will probably be asked for next: load it if that costs nobody anything."""
 
     instance: InstanceKey
     model: str
 
 
-class Priced(Struct, frozen=True, kw_only=True):
+class Priced(Struct, frozen=True, gc=False, kw_only=True):
     """What the placements of an instance are charged, best first; replaces what was known.
 
     No prices mean that its memory is unknown: then limits of memory do not apply to it.
@@ -75,21 +78,21 @@ class Priced(Struct, frozen=True, kw_only=True):
     """Whether its files must be downloaded before it can be loaded."""
 
 
-class PriceFailed(Struct, frozen=True, kw_only=True):
+class PriceFailed(Struct, frozen=True, gc=False, kw_only=True):
     """The instance cannot be priced, and so not be loaded."""
 
     instance: InstanceKey
     failure: Failure
 
 
-class Downloaded(Struct, frozen=True, kw_only=True):
+class Downloaded(Struct, frozen=True, gc=False, kw_only=True):
     """The files of the instance are here."""
 
     instance: InstanceKey
     generation: int
 
 
-class DownloadFailed(Struct, frozen=True, kw_only=True):
+class DownloadFailed(Struct, frozen=True, gc=False, kw_only=True):
     """The files of the instance could not be fetched."""
 
     instance: InstanceKey
@@ -97,7 +100,7 @@ class DownloadFailed(Struct, frozen=True, kw_only=True):
     failure: Failure
 
 
-class Loaded(Struct, frozen=True, kw_only=True):
+class Loaded(Struct, frozen=True, gc=False, kw_only=True):
     """The instance is ready for tasks."""
 
     instance: InstanceKey
@@ -107,7 +110,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
     """Bytes by pool that it was seen to hold; None believes the price."""
 
 
-class LoadFailed(Struct, frozen=True, kw_only=True):
+class LoadFailed(Struct, frozen=True, gc=False, kw_only=True):
     """A load or a wake ended without an instance; the exit of the worker follows."""
 
     instance: InstanceKey
@@ -116,7 +119,7 @@ class LoadFailed(Struct, frozen=True, kw_only=True):
     out_of_memory: bool = False
 
 
-class Deferred(Struct, frozen=True, kw_only=True):
+class Deferred(Struct, frozen=True, gc=False, kw_only=True):
     """A load or a wake was held back before it began: somebody else on the machine took the room.
 
     It goes on waiting, and is no failure.
@@ -127,7 +130,7 @@ class Deferred(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Slept(Struct, frozen=True, kw_only=True):
+class Slept(Struct, frozen=True, gc=False, kw_only=True):
     """The instance sleeps; ``measured`` is what its process still holds, by pool."""
 
     instance: InstanceKey
@@ -136,7 +139,7 @@ class Slept(Struct, frozen=True, kw_only=True):
     measured: Mapping[str, int] | None = None
 
 
-class Woke(Struct, frozen=True, kw_only=True):
+class Woke(Struct, frozen=True, gc=False, kw_only=True):
     """The instance is awake, and ready for tasks."""
 
     instance: InstanceKey
@@ -145,7 +148,7 @@ class Woke(Struct, frozen=True, kw_only=True):
     measured: Mapping[str, int] | None = None
 
 
-class WorkerExited(Struct, frozen=True, kw_only=True):
+class WorkerExited(Struct, frozen=True, gc=False, kw_only=True):
     """The worker is gone and its memory with it."""
 
     instance: InstanceKey
@@ -153,14 +156,14 @@ class WorkerExited(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class MemoryObserved(Struct, frozen=True, kw_only=True):
+class MemoryObserved(Struct, frozen=True, gc=False, kw_only=True):
     """A look at the pools, and at what instances hold of them."""
 
     pools: Mapping[str, PoolReading]
     instances: Mapping[InstanceKey, Mapping[str, int]] = {}
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class Held(Struct, frozen=True, gc=False, kw_only=True):
     """What something of ours takes that is no instance; replaces what was said before."""
 
     holder: str
@@ -170,17 +173,17 @@ class Held(Struct, frozen=True, kw_only=True):
     """Whether it gives memory back when a ``Shed`` asks for it."""
 
 
-class Catalogued(Struct, frozen=True, kw_only=True):
+class Catalogued(Struct, frozen=True, gc=False, kw_only=True):
     """The models that exist now, and what was said about each."""
 
     terms: Mapping[str, Terms]
 
 
-class Tick(Struct, frozen=True):
+class Tick(Struct, frozen=True, gc=False):
     """The time of the last ``SetTimer`` has come."""
 
 
-class Shutdown(Struct, frozen=True):
+class Shutdown(Struct, frozen=True, gc=False):
     """The router closes: nothing is granted or started from here on."""
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llm_router_mw.scheduler.instance import ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
-from llm_router_mw.types import InstanceKey, InstanceState, QueuePlace
+from llm_router_mw.scheduler.states import LOADED, ON_ITS_WAY
+from llm_router_mw.types import InstanceKey, QueuePlace
 
 _BYTES_PER_SECOND = 1e9
 """How fast a model loads that has never been loaded here."""
@@ -61,7 +62,7 @@ def _wanted(ticket: Ticket, residents: Residents) -> list[Instance]:
 
 
 def _load_seconds(instance: Instance) -> float:
-    if instance.state is InstanceState.LOADED:
+    if instance.state is LOADED:
         return 0.0
     if instance.load_seconds:
         return instance.load_seconds

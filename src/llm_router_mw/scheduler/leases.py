@@ -11,7 +11,7 @@ from msgspec import Struct
 from llm_router_mw.scheduler.instance import Instance
 
 
-class Lease(Struct, frozen=True):
+class Lease(Struct, frozen=True, gc=False):
     """A granted right to use one instance."""
 
     id: int

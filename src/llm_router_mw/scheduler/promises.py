@@ -34,8 +34,7 @@ class Promises:
 
     def __iter__(self) -> Iterator[Promise]:
         """Return all, in turn."""
-        yield from self._served.values()
-        yield from self._later.values()
+        return iter((*self._served.values(), *self._later.values()))
 
     @property
     def served(self) -> Mapping[int, Promise]:
@@ -62,22 +61,32 @@ class Promises:
         self._instances.add(proposal.instance.key)
         self._count(proposal.option.needs, 1)
 
-    def drop(self, ticket: Ticket) -> None:
-        """Forget what was promised to *ticket*: it has that now, or has left."""
-        self._later.pop(ticket.id, None)
+    def drop(self, ticket: Ticket) -> bool:
+        """Forget what was promised to *ticket*: it has that now, or has left.
+
+        Returns:
+            Whether anything was.
+        """
+        later = self._later.pop(ticket.id, None)
         promise = self._served.pop(ticket.id, None)
-        if promise is not None:
-            self._instances.discard(promise.proposal.instance.key)
-            self._count(promise.proposal.option.needs, -1)
+        if promise is None:
+            return later is not None
+        self._instances.discard(promise.proposal.instance.key)
+        self._count(promise.proposal.option.needs, -1)
+        return True
 
     @property
     def are_in_turn(self) -> bool:
         """Whether those who are not served have the turns that they had."""
-        return all(each.ticket.turn == each.turn for each in self._later.values())
+        return not self._later or all(
+            each.ticket.turn == each.turn for each in self._later.values()
+        )
 
     def last(self) -> Ticket | None:
         """Return the last ticket that was served by a promise."""
-        return next((each.ticket for each in reversed(self._served.values())), None)
+        for promise in reversed(self._served.values()):
+            return promise.ticket
+        return None
 
     def unserve_last(self) -> None:
         """Take note that this one is served no longer."""

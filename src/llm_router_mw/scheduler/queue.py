@@ -15,7 +15,7 @@ from llm_router_mw.types import InstanceKey
 Turn = tuple[int, float, float, int]
 
 
-class Waiter(Struct, frozen=True):
+class Waiter(Struct, frozen=True, gc=False):
     """A request in the queue."""
 
     id: int
@@ -33,8 +33,10 @@ class Waiter(Struct, frozen=True):
     @property
     def named(self) -> tuple[tuple[InstanceKey, str], ...]:
         """All that it needs, company included, each with its model."""
-        company = [(each.instance, each.model) for each in self.company]
-        return (*zip(self.instances, self.models, strict=True), *company)
+        own = zip(self.instances, self.models, strict=True)
+        if not self.company:
+            return tuple(own)
+        return (*own, *((each.instance, each.model) for each in self.company))
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +129,11 @@ class Queue:
         self._n_served = min(first, self._n_served)
 
     @property
+    def has_unserved(self) -> bool:
+        """Whether something may be done yet for one of them."""
+        return self._n_served < len(self._order)
+
+    @property
     def has_overdue(self) -> bool:
         """Whether anybody has waited for too long."""
         return bool(self._order) and self._order[0][1].is_overdue
@@ -158,13 +165,14 @@ class Queue:
 
     def names_for(self, instance: InstanceKey) -> set[str]:
         """Return the names under which *instance* is waited for."""
-        return {
-            model
-            for ticket in self.of(instance)
-            for waiter in ticket.waiters.values()
-            for wanted, model in waiter.named
-            if wanted == instance
-        }
+        names: set[str] = set()
+        for ticket in self.of(instance):
+            for waiter in ticket.waiters.values():
+                if waiter.company or len(waiter.instances) > 1:
+                    names.update(model for wanted, model in waiter.named if wanted == instance)
+                else:
+                    names.update(waiter.models)
+        return names
 
     def request(self, request_id: int) -> tuple[Waiter, Ticket] | None:
         """Return what is known of a request that waits."""

@@ -17,12 +17,13 @@ from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler import events
 from llm_router_mw.scheduler.demand import demand
 from llm_router_mw.scheduler.forecast import next_place
-from llm_router_mw.scheduler.instance import ASLEEP, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Waiter
 from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.shortage import Shortage, by_device, in_words, lacking, total
-from llm_router_mw.types import InstanceState, QueuePlace
+from llm_router_mw.scheduler.states import ASLEEP, DOWNLOADING, LOADED, ON_ITS_WAY
+from llm_router_mw.types import QueuePlace
 
 
 def not_loaded(instance: Instance, model: str, request: events.Request) -> LLMRouterError | None:
@@ -67,15 +68,18 @@ def queue_full(
     instance: Instance, queue: Queue, residents: Residents, limits: Limits
 ) -> LLMRouterError | None:
     """Refuse what would have to wait where enough wait already; say what its place would be."""
-    if instance.state is InstanceState.LOADED:
+    if instance.state is LOADED:
         return None
     waiting, whom, option = len(queue), "", "max_queue"
     most = limits.max_queue
     if not 0 < most <= waiting:
+        most = limits.max_queue_per_model
+        if most <= 0:
+            return None
         waiting, whom = queue.waiting(instance.key), f" for {instance.key}"
-        most, option = limits.max_queue_per_model, "max_queue_per_model"
-    if not 0 < most <= waiting:
-        return None
+        option = "max_queue_per_model"
+        if most > waiting:
+            return None
     place = next_place(queue, residents, instance)
     seconds = place.expected_wait_seconds or 0.0
     return QueueFullError(
@@ -96,7 +100,7 @@ def timed_out(
     """Refuse what has waited for too long for the instances *wanted*, and stands at *place*."""
     patience = waiter.until_seconds - waiter.since_seconds
     known = {} if place is None else _of_place(place)
-    if any(each.state is InstanceState.DOWNLOADING for each in wanted):
+    if any(each.state is DOWNLOADING for each in wanted):
         return QueueTimeoutError(
             f"{', '.join(map(repr, waiter.models))} could not be downloaded within {patience:g} s; "
             "the download goes on, ask again later",

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_router_mw.memory.ledger import Amounts, Ledger
+from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler import actions
+from llm_router_mw.scheduler.arithmetic import arithmetic, in_words
 from llm_router_mw.scheduler.company import Company
 from llm_router_mw.scheduler.demand import SLOTS, asleep, demand, needs_of, regrouped, residue
-from llm_router_mw.scheduler.instance import ASLEEP, Instance
+from llm_router_mw.scheduler.drains import Drains
+from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.states import (
+    ASLEEP,
+    DOWNLOADING,
+    DRAINING,
+    FAILED,
+    FALLING_ASLEEP,
+    LOADED,
+    LOADING,
+    SLEEPING,
+    STOPPING,
+    UNLOADED,
+    WAKING,
+)
 from llm_router_mw.scheduler.supply import Supply
 from llm_router_mw.scheduler.terms import Terms, shared
 from llm_router_mw.types import (
@@ -22,15 +37,14 @@ from llm_router_mw.types import (
     SleepLevel,
     Step,
 )
-from llm_router_mw.units import MIB
 
 Do = Callable[[actions.Action], None]
 
 _A_SLOT = {SLOTS: 1}
 _COUNTED_ON = {
-    InstanceState.LOADING: InstanceState.LOADED,
-    InstanceState.WAKING: InstanceState.LOADED,
-    InstanceState.DRAINING: InstanceState.STOPPING,
+    LOADING: LOADED,
+    WAKING: LOADED,
+    DRAINING: STOPPING,
 }
 """What whoever waits for an instance counts on, by its state."""
 
@@ -44,8 +58,6 @@ class Residents:
         self._known: dict[InstanceKey, Instance] = {}
         self._resident: dict[InstanceKey, Instance] = {}
         self._terms: Mapping[str, Terms] = {}
-        self._drained: dict[int, dict[InstanceKey, Instance]] = {}
-        """By ticket, those that drain for it."""
         self._poor: dict[InstanceKey, Instance] = {}
         """Those in degraded places."""
         self._least: Mapping[str, int] | None = None
@@ -56,6 +68,8 @@ class Residents:
         self.has_groups = False
         self._has_company = False
         self._unsettled: dict[Instance, None] = {}
+        self.drains = Drains()
+        """Who drains for whom."""
         self.supply = Supply(ledger)
         """What all of them could give."""
 
@@ -118,18 +132,6 @@ class Residents:
         company = self.company()
         return idle if company is None else company.separable(idle, {each.key for each in idle})
 
-    @property
-    def drained_for(self) -> KeysView[int]:
-        """The ids of the tickets for which instances drain."""
-        return self._drained.keys()
-
-    def needed_no_longer(self, ticket: int) -> list[Instance]:
-        """Take note that *ticket* needs nobody gone; return the instances that drain for it."""
-        drained = self._drained.pop(ticket, {})
-        for instance in drained.values():
-            instance.drains_for = None
-        return [each for each in drained.values() if each.state is InstanceState.DRAINING]
-
     def poorly_placed(self) -> list[Instance]:
         """Return the instances in degraded places."""
         return list(self._poor.values())
@@ -185,13 +187,13 @@ class Residents:
     def download(self, instance: Instance) -> None:
         """Have the files of *instance* fetched: it is charged with nothing for that."""
         instance.generation += 1
-        self._become(instance, InstanceState.DOWNLOADING, "its files are fetched from the hub")
+        self._become(instance, DOWNLOADING, "its files are fetched from the hub")
         self._do(actions.Download(instance.key, instance.generation))
 
     def downloading(self, key: InstanceKey, generation: int) -> Instance | None:
         """Return the instance of *key* if its files come with the download *generation*."""
         instance = self._known.get(key)
-        if instance is None or instance.state is not InstanceState.DOWNLOADING:
+        if instance is None or instance.state is not DOWNLOADING:
             return None
         return instance if instance.generation == generation else None
 
@@ -200,16 +202,16 @@ class Residents:
         instance.is_missing = False
         instance.prices = None
         instance.forget_failure()
-        self._become(instance, InstanceState.UNLOADED, "its files are here")
+        self._become(instance, UNLOADED, "its files are here")
 
     def download_failed(self, instance: Instance, failure: Failure, now: float) -> None:
         """Note that the files of *instance* could not be fetched."""
         instance.failed(failure, now)
-        self._become(instance, InstanceState.FAILED, failure.message, kind="load_failed")
+        self._become(instance, FAILED, failure.message, kind="load_failed")
 
     def cancel_download(self, instance: Instance, reason: str) -> None:
         """Let the files of *instance* be, as far as they have come."""
-        self._become(instance, InstanceState.UNLOADED, reason)
+        self._become(instance, UNLOADED, reason)
         self._do(actions.CancelDownload(instance.key, instance.generation))
 
     # Up
@@ -228,7 +230,7 @@ class Residents:
             self._poor[instance.key] = instance
         needs = needs_of(instance, price, instance.terms, self._ledger)
         self._ledger.charge(instance.key, needs)
-        self._become(instance, InstanceState.LOADING, reason, data=self._arithmetic(instance))
+        self._become(instance, LOADING, reason, data=arithmetic(self._ledger, instance.key))
         self._do(actions.Start(instance.key, instance.generation, price))
 
     def wake(self, instance: Instance, models: set[str], reason: str) -> None:
@@ -242,7 +244,7 @@ class Residents:
             instance.key,
             {name: max(needs.get(name, 0), held.get(name, 0)) for name in {**held, **needs}},
         )
-        self._become(instance, InstanceState.WAKING, reason, data=self._arithmetic(instance))
+        self._become(instance, WAKING, reason, data=arithmetic(self._ledger, instance.key))
         self._do(actions.Wake(instance.key, instance.generation))
 
     def ready(
@@ -256,21 +258,21 @@ class Residents:
         instance.loaded_at_seconds = instance.last_used_seconds = now
         if measured is not None:
             self._ledger.charge(instance.key, demand(None, instance.terms) | dict(measured))
-        held = self._in_words(self._ledger.charge_of(instance.key))
-        self._become(instance, InstanceState.LOADED, f"{reason}, takes {held}" if held else reason)
+        held = in_words(self._ledger, self._ledger.charge_of(instance.key))
+        self._become(instance, LOADED, f"{reason}, takes {held}" if held else reason)
 
     # Down
 
     def drain(self, instance: Instance, step: Step, ticket: int | None, reason: str) -> None:
         """Let *instance* take no new leases, and go down to *step* when the last one ends."""
         instance.next_step = step
-        self._drain_for(instance, ticket)
-        self._become(instance, InstanceState.DRAINING, reason)
+        self.drains.set(instance, ticket)
+        self._become(instance, DRAINING, reason)
 
     def spare(self, instance: Instance) -> None:
         """Let *instance* stay after all."""
-        self._drain_for(instance, None)
-        self._become(instance, InstanceState.LOADED, "its room is no longer needed")
+        self.drains.set(instance, None)
+        self._become(instance, LOADED, "its room is no longer needed")
 
     def lower(self, instance: Instance, step: Step, reason: str) -> None:
         """Send *instance*, which nobody uses, down to *step*."""
@@ -285,7 +287,7 @@ class Residents:
     def _lower(
         self, instance: Instance, step: Step, reason: str, kind: EventKind, data: dict[str, Any]
     ) -> None:
-        if step == "stop" or instance.state is InstanceState.SLEEPING:
+        if step == "stop" or instance.state is SLEEPING:
             self.stop(instance, reason, kind=kind, data=data)
         else:
             self._sleep(instance, step, reason, kind, data)
@@ -299,7 +301,7 @@ class Residents:
         data: dict[str, Any] | None = None,
     ) -> None:
         """Let the worker of *instance* end; it is charged until it has."""
-        self._become(instance, InstanceState.STOPPING, reason, kind=kind, data=data)
+        self._become(instance, STOPPING, reason, kind=kind, data=data)
         self._do(actions.Stop(instance.key, instance.generation))
 
     def kill(self, instance: Instance) -> None:
@@ -314,42 +316,42 @@ class Residents:
         before = self._ledger.charge_of(instance.key)
         after = asleep(before, left)
         self._ledger.charge(instance.key, after)
-        freed = self._in_words({name: n - after.get(name, 0) for name, n in before.items()})
+        freed = in_words(self._ledger, {name: n - after.get(name, 0) for name, n in before.items()})
         if freed:
-            reason = f"{reason}, freed {freed}, keeps {self._in_words(after) or 'nothing'}"
-        self._become(instance, InstanceState.SLEEPING, reason)
+            reason = f"{reason}, freed {freed}, keeps {in_words(self._ledger, after) or 'nothing'}"
+        self._become(instance, SLEEPING, reason)
 
     def sleeps_on(self, instance: Instance, reason: str) -> None:
         """Take *instance*, which was to wake, as asleep as it was before."""
         instance.on_guess = False
         self._ledger.charge(instance.key, instance.held_asleep)
-        self._become(instance, InstanceState.SLEEPING, reason)
+        self._become(instance, SLEEPING, reason)
 
     def load_failed(self, instance: Instance, failure: Failure, now: float) -> None:
         """Note a failed load. Not failed yet: the room is free only when the worker has exited."""
         instance.surcharge = 1.0
         instance.was_retried = False
         instance.failed(failure, now)
-        self._become(instance, InstanceState.STOPPING, failure.message, kind="load_failed")
+        self._become(instance, STOPPING, failure.message, kind="load_failed")
 
     def try_again(self, instance: Instance, reason: str) -> None:
         """Note that *instance* is to be loaded once more when its worker has exited."""
-        self._become(instance, InstanceState.STOPPING, reason, kind="load_failed")
+        self._become(instance, STOPPING, reason, kind="load_failed")
 
     def dying(self, instance: Instance) -> None:
         """Let nothing more be done to *instance*: its worker has ended already."""
-        instance.state = InstanceState.STOPPING
+        instance.state = STOPPING
         self.supply.note(instance)
 
     def gone(self, instance: Instance, reason: str, *, died: bool = False) -> None:
         """Take the worker of *instance* as gone, and its memory with it."""
         del self._resident[instance.key]
-        self._drain_for(instance, None)
+        self.drains.set(instance, None)
         self._poor.pop(instance.key, None)
         self._ledger.charge(instance.key, {})
         instance.level = None
         instance.price = None
-        state = InstanceState.FAILED if instance.failure else InstanceState.UNLOADED
+        state = FAILED if instance.failure else UNLOADED
         self._become(instance, state, reason, kind="worker_died" if died else "status")
 
     def detach(self, instance: Instance, model: str) -> None:
@@ -361,8 +363,8 @@ class Residents:
     def forgive(self, instance: Instance) -> None:
         """Forget why *instance* failed."""
         instance.forget_failure()
-        if instance.state is InstanceState.FAILED:
-            self._become(instance, InstanceState.UNLOADED, "its failure was cleared")
+        if instance.state is FAILED:
+            self._become(instance, UNLOADED, "its failure was cleared")
 
     def observe(self, instance: Instance, seen: Mapping[str, int]) -> None:
         """Charge *instance* with what it was *seen* to hold, where that is more."""
@@ -379,16 +381,6 @@ class Residents:
             if now != charge:
                 self._ledger.charge(instance.key, now)
 
-    def _drain_for(self, instance: Instance, ticket: int | None) -> None:
-        if instance.drains_for is not None:
-            drained = self._drained[instance.drains_for]
-            del drained[instance.key]
-            if not drained:
-                del self._drained[instance.drains_for]
-        instance.drains_for = ticket
-        if ticket is not None:
-            self._drained.setdefault(ticket, {})[instance.key] = instance
-
     def _sleep(
         self,
         instance: Instance,
@@ -398,7 +390,7 @@ class Residents:
         data: dict[str, Any],
     ) -> None:
         instance.level = level
-        self._become(instance, InstanceState.FALLING_ASLEEP, reason, kind=kind, data=data)
+        self._become(instance, FALLING_ASLEEP, reason, kind=kind, data=data)
         self._do(actions.Sleep(instance.key, instance.generation, level))
 
     def _become(
@@ -420,26 +412,3 @@ class Residents:
                 instance=instance.key, kind=kind, state=state, reason=reason, data=data or {}
             )
         )
-
-    def _in_words(self, amounts: Amounts) -> str:
-        """Return how much of which memory pools *amounts* are; empty if that is nothing."""
-        return " and ".join(
-            f"{amount / MIB:.0f} MiB of {resource}"
-            for resource, amount in amounts.items()
-            if amount > 0 and self._ledger.reading(resource) is not None
-        )
-
-    def _arithmetic(self, instance: Instance) -> dict[str, Any]:
-        """Return by pool what a load needs, and what there is."""
-        pools: dict[str, Any] = {}
-        rooms = self._ledger.rooms()
-        for resource, needed in self._ledger.charge_of(instance.key).items():
-            reading = self._ledger.reading(resource)
-            if reading is not None:
-                pools[resource] = {
-                    "needed_bytes": needed,
-                    "left_bytes": rooms.get(resource, self._ledger.room(resource)),
-                    "others_bytes": reading.others_bytes,
-                    "margin_bytes": reading.margin_bytes,
-                }
-        return {"memory": pools} if pools else {}

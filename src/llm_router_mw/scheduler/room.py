@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from llm_router_mw.memory.ledger import Ledger
 from llm_router_mw.scheduler.admission import Admission, Proposal, choices_of, fits
 from llm_router_mw.scheduler.demand import candidate
-from llm_router_mw.scheduler.instance import ABSENT, ON_ITS_WAY, Instance
+from llm_router_mw.scheduler.instance import Instance, are_on_their_way
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.option import Option
 from llm_router_mw.scheduler.promises import Promise, Promises
 from llm_router_mw.scheduler.queue import Queue, Ticket, Turn
 from llm_router_mw.scheduler.residents import Do, Residents
+from llm_router_mw.scheduler.states import ABSENT, LOADED, ON_ITS_WAY, SLEEPING, UNLOADED
 from llm_router_mw.scheduler.terms import Terms
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.scheduler.victims import Trusted
-from llm_router_mw.types import Failure, InstanceKey, InstanceState
+from llm_router_mw.types import Failure, InstanceKey
 
 SETTLED = "settled"
 """Rings when an instance has been resident for long enough to be a victim."""
@@ -66,6 +67,8 @@ class Room:
 
         Nothing else has changed since room was made for all that waited before.
         """
+        if ticket.is_served:
+            return False
         # Nobody looks while nobody waits, so the first to wait finds things changed.
         return self._end is None or ticket.turn <= self._end or self._queue.is_alone(ticket)
 
@@ -85,7 +88,10 @@ class Room:
 
     def _serve(self, now: float) -> None:
         walk, again = self._begin_walk(now)
-        waiting = self._residents.drained_for - self._promises.served
+        waiting: set[int] = set()
+        drained_for, served = self._residents.drains.tickets, self._promises.served.keys()
+        if not drained_for <= served:  # as it mostly is
+            waiting = drained_for - served
         self._end = None
         self._is_simple = in_a_row = not self._residents.has_groups and not self._held_back
         for ticket in self._queue.unserved():
@@ -163,12 +169,10 @@ class Room:
             return (promised,)
         wanted = [self._residents.known(key) for key in ticket.instances]
         proposals: Sequence[Proposal] | None = ()
-        if all(instance.state in ON_ITS_WAY for instance in wanted):
+        if are_on_their_way(wanted):
             if len(wanted) > 1:
                 walk.protect(ticket)
-        elif any(instance.prices is None or instance.is_coming for instance in wanted) or (
-            self._end is None and self._is_end(ticket, walk)
-        ):
+        elif _are_unknown(wanted) or (self._end is None and self._is_end(ticket, walk)):
             return None
         else:
             proposals = walk.propose(ticket, wanted)
@@ -176,7 +180,7 @@ class Room:
                 return None
             for proposal in proposals:
                 self._carry_out(proposal, ticket, now)
-        if all(instance.state in ON_ITS_WAY for instance in wanted):
+        if are_on_their_way(wanted):
             self.spare_for(ticket, now)
         return proposals
 
@@ -194,13 +198,13 @@ class Room:
         instance = self._residents.known(ticket.instances[0])
         if instance.state in ON_ITS_WAY:
             return True
-        return all(
-            not proposal.starts
-            and instance.choices is not None
-            and instance.choices.only is proposal.option  # else there may be room elsewhere
-            and now >= instance.not_before_seconds
-            for proposal in proposals
-        )
+        choices = instance.choices
+        if choices is None or now < instance.not_before_seconds:
+            return not proposals
+        for proposal in proposals:
+            if proposal.starts or choices.only is not proposal.option:
+                return False  # in the latter case there may be room elsewhere
+        return True
 
     def _promise(self, ticket: Ticket, proposal: Proposal, is_served: bool) -> None:
         if is_served:
@@ -231,6 +235,8 @@ class Room:
         """Start what there is room for by now of what *promises* are about, in their turn."""
         free = self._ledger.rooms()
         least = self._residents.least_needs()
+        if not fits(least, free):  # as is usual
+            return
         for promise in tuple(promises):
             if not fits(least, free):
                 return
@@ -245,10 +251,15 @@ class Room:
                 if resource in free:
                     free[resource] -= amount
 
-    def left(self, ticket: Ticket, now: float) -> None:
-        """Give back what was kept for *ticket*, which is in the queue no longer."""
-        self._promises.drop(ticket)
+    def left(self, ticket: Ticket, now: float) -> bool:
+        """Give back what was kept for *ticket*, which is in the queue no longer.
+
+        Returns:
+            Whether anything was.
+        """
+        was_promised = self._promises.drop(ticket)
         self.spare_for(ticket, now)
+        return was_promised
 
     def _carry_out(self, proposal: Proposal, ticket: Ticket, now: float) -> None:
         if proposal.starts:
@@ -269,7 +280,7 @@ class Room:
     def _begin(self, instance: Instance, option: Option, models: set[str], reason: str) -> None:
         if option.wakes:
             self._residents.wake(instance, models, reason)
-        elif instance.state is InstanceState.SLEEPING:
+        elif instance.state is SLEEPING:
             # It comes back in another process; its ticket waits for that.
             self._residents.stop(instance, "leaves for a place where there is room")
         else:
@@ -280,14 +291,14 @@ class Room:
 
     def _is_settled(self, instance: Instance, now: float) -> bool:
         until = instance.loaded_at_seconds + self._limits.min_resident_seconds
-        if instance.state is not InstanceState.LOADED or now >= until:
+        if instance.state is not LOADED or now >= until:
             return True
         self._timers.ring(SETTLED, until)
         return False
 
     def spare_for(self, ticket: Ticket, now: float) -> None:
         """Let those stay that drain for *ticket*, which needs them gone no longer."""
-        for instance in self._residents.needed_no_longer(ticket.id):
+        for instance in self._residents.drains.end(ticket.id):
             self._residents.spare(instance)
             self._on_spared(instance, now)
 
@@ -335,11 +346,11 @@ class Room:
 
         One that others must come with is not loaded on a guess, unless they are there.
         """
-        if instance.state not in (InstanceState.UNLOADED, InstanceState.SLEEPING):
+        if instance.state not in (UNLOADED, SLEEPING):
             return
         terms = self._residents.terms.get(model, instance.terms)
         companions = (self._residents.known(each.instance) for each in terms.companions)
-        if any(each.state is not InstanceState.LOADED for each in companions):
+        if any(each.state is not LOADED for each in companions):
             return
         if instance.prices is None:
             self._residents.ask_price(instance)
@@ -390,3 +401,11 @@ class Room:
             ):
                 return option
         return None
+
+
+def _are_unknown(wanted: Iterable[Instance]) -> bool:
+    """Whether nobody can tell yet what one of *wanted* needs, or its files are not here."""
+    for each in wanted:  # noqa: SIM110 (as in are_on_their_way)
+        if each.prices is None or each.is_coming:
+            return True
+    return False

@@ -13,8 +13,7 @@ simulator. It holds these promises:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from llm_router_mw.errors import (
@@ -30,19 +29,30 @@ from llm_router_mw.scheduler import actions, events
 from llm_router_mw.scheduler.demand import SLOTS, WORKERS, group_resource
 from llm_router_mw.scheduler.desk import Desk
 from llm_router_mw.scheduler.forecast import instance_place, request_place
-from llm_router_mw.scheduler.idleness import idle_step
-from llm_router_mw.scheduler.instance import ABSENT, Instance
+from llm_router_mw.scheduler.idleness import Idleness
+from llm_router_mw.scheduler.instance import Instance
 from llm_router_mw.scheduler.limits import Limits
 from llm_router_mw.scheduler.queue import Queue, Ticket
 from llm_router_mw.scheduler.residents import Residents
 from llm_router_mw.scheduler.room import Room
-from llm_router_mw.scheduler.terms import NOTHING_SAID, Companion
+from llm_router_mw.scheduler.states import (
+    ABSENT,
+    COMING_UP,
+    DOWNLOADING,
+    DRAINING,
+    FALLING_ASLEEP,
+    LOADED,
+    LOADING,
+    SLEEPING,
+    STOPPING,
+    WAKING,
+)
+from llm_router_mw.scheduler.terms import NOTHING_SAID
 from llm_router_mw.scheduler.timers import Timers
 from llm_router_mw.scheduler.victims import Trusted
-from llm_router_mw.types import Failure, InstanceKey, InstanceState, QueuePlace, Step
+from llm_router_mw.types import Failure, InstanceKey, QueuePlace
 
-_LOADING = frozenset({InstanceState.LOADING, InstanceState.WAKING})
-_AT_REST = frozenset({InstanceState.LOADED, InstanceState.DRAINING, InstanceState.SLEEPING})
+_AT_REST = frozenset({LOADED, DRAINING, SLEEPING})
 """States in which what a process holds is no more and no less than it needs."""
 
 
@@ -65,6 +75,7 @@ class Scheduler:
         self._timers = Timers()
         self._timer: float | None = None
         self._residents = Residents(self.ledger, self._do)
+        self._idleness = Idleness(self._residents, self._queue, self._timers)
         self._desk = Desk(
             limits,
             self.ledger,
@@ -181,13 +192,13 @@ class Scheduler:
         self._desk.release(event.lease, now)
 
     def _became_idle(self, instance: Instance, now: float) -> None:
-        if instance.state is InstanceState.DRAINING:
+        if instance.state is DRAINING:
             # What that will free has been promised since it began to drain.
             self._residents.lower(instance, instance.next_step, "its last request has finished")
-        elif instance.state is InstanceState.LOADED:
-            self._watch_idle(instance)
+        elif instance.state is LOADED:
+            self._idleness.watch(instance)
             self._look_for_room |= (
-                not self._queue.is_empty
+                self._queue.has_unserved
                 or self.ledger.is_overdrawn
                 or self._room.is_poorly_placed(instance)
             )
@@ -197,14 +208,14 @@ class Scheduler:
         self._look_for_room = True
 
     def _ticket_left(self, ticket: Ticket, now: float) -> None:
-        self._room.left(ticket, now)
+        self._look_for_room |= self._room.left(ticket, now) or self._queue.has_unserved
         for key in ticket.instances:
             instance = self._residents.known(key)
-            if instance.state is InstanceState.LOADING and not self._is_wanted(instance):
+            if instance.state is LOADING and not self._is_wanted(instance):
                 self._residents.stop(instance, "nobody waits for it any more")
-            elif instance.is_idle or instance.state is InstanceState.SLEEPING:
-                self._watch_idle(instance)
-        self._look_for_room |= not self._queue.is_empty
+                self._look_for_room = True
+            elif instance.is_idle or instance.state is SLEEPING:
+                self._idleness.watch(instance)
 
     def _is_wanted(self, instance: Instance) -> bool:
         return self._queue.wants(instance.key) or instance.on_guess
@@ -218,11 +229,11 @@ class Scheduler:
         self._residents.detach(instance, event.model)
         for companion in companions:
             self._residents.known(companion.instance).keep_until.pop(event.model, None)
-        self._watch_company(companions)  # those who are left may need less
+        self._idleness.watch_company(companions)  # those who are left may need less
         if instance.has_worker and not instance.leases:
-            self._watch_idle(instance)  # those who are left may be less patient
+            self._idleness.watch(instance)  # those who are left may be less patient
         self._look_for_room = True  # and in fewer groups
-        if instance.state is InstanceState.DOWNLOADING:
+        if instance.state is DOWNLOADING:
             self._stop_download(instance, event.model, now)
             return
         others = (instance.models | self._queue.names_for(instance.key)) - {event.model}
@@ -233,7 +244,7 @@ class Scheduler:
             self._desk.revoke_all(instance, error, now)
         if instance.leases:
             self._residents.drain(instance, "stop", None, "unloaded by hand, when it is idle")
-        elif instance.state is not InstanceState.STOPPING:
+        elif instance.state is not STOPPING:
             self._residents.stop(instance, "unloaded by hand")
         self._desk.reject_all_for(instance, error.to_failure(), now)
         if event.force:
@@ -248,7 +259,7 @@ class Scheduler:
 
     def _on_put_to_sleep(self, event: events.PutToSleep, now: float) -> None:
         instance = self._residents.get(event.instance)
-        if instance is None or instance.state is not InstanceState.LOADED:
+        if instance is None or instance.state is not LOADED:
             return
         if instance.leases:
             reason = "falls asleep when it is idle, as asked by hand"
@@ -304,13 +315,13 @@ class Scheduler:
 
     def _on_loaded(self, event: events.Loaded, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is not None and instance.state is InstanceState.LOADING:
+        if instance is not None and instance.state is LOADING:
             instance.load_seconds = event.load_seconds
             self._ready(instance, event.measured, now, f"ready after {event.load_seconds:.2f} s")
 
     def _on_woke(self, event: events.Woke, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is not None and instance.state is InstanceState.WAKING:
+        if instance is not None and instance.state is WAKING:
             self._ready(instance, event.measured, now, f"awake after {event.wake_seconds:.2f} s")
 
     def _ready(
@@ -319,7 +330,7 @@ class Scheduler:
         self._residents.ready(instance, measured, now, reason)
         self._desk.grant_all_for(instance, now)
         if not instance.leases:
-            self._watch_idle(instance)
+            self._idleness.watch(instance)
         # Nobody gains by one that is busy at once and takes what was reserved, unless it can be
         # made to drain.
         nobody_gains = instance.leases and measured is None and not self._queue.has_overdue
@@ -327,7 +338,7 @@ class Scheduler:
 
     def _on_load_failed(self, event: events.LoadFailed, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is None or instance.state not in _LOADING:
+        if instance is None or instance.state not in COMING_UP:
             return
         if event.out_of_memory and not instance.was_retried:
             self._room.free_more_for(instance, event.failure)
@@ -340,43 +351,44 @@ class Scheduler:
 
     def _on_deferred(self, event: events.Deferred, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is None or instance.state not in _LOADING:
+        if instance is None or instance.state not in COMING_UP:
             return
         self._room.hold_back(instance, now)
-        if instance.state is InstanceState.LOADING:
+        if instance.state is LOADING:
             self._gone(instance, event.reason, now)
             return
         self._residents.sleeps_on(instance, event.reason)
-        self._watch_idle(instance)
+        self._idleness.watch(instance)
         self._look_for_room = True
 
     # Down
 
     def _on_slept(self, event: events.Slept, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
-        if instance is not None and instance.state is InstanceState.FALLING_ASLEEP:
+        if instance is not None and instance.state is FALLING_ASLEEP:
             reason = f"asleep after {event.sleep_seconds:.2f} s"
             self._residents.slept(instance, event.measured, reason)
-            self._watch_idle(instance)
-            self._watch_company(instance.terms.companions)
+            self._idleness.watch(instance)
+            self._idleness.watch_company(instance.terms.companions)
             self._look_for_room = True
 
     def _on_worker_exited(self, event: events.WorkerExited, now: float) -> None:
         instance = self._residents.current(event.instance, event.generation)
         if instance is None:
             return
-        was_leaving = instance.state is InstanceState.STOPPING
-        if instance.state in _LOADING:
+        was_leaving = instance.state is STOPPING
+        if instance.state in COMING_UP:
             error = ModelLoadError(
                 f"the worker ended while it loaded {instance.key}: {event.reason}"
             )
             self._failed(instance, error.to_failure(), now)
-        died = instance.state is not InstanceState.STOPPING
+        died = instance.state is not STOPPING
         self._residents.dying(instance)
-        error_for_all = WorkerDiedError(
-            f"the worker of this model {event.reason}; ask again to reload it"
-        )
-        self._desk.revoke_all(instance, error_for_all, now)
+        if instance.leases:
+            error_for_all = WorkerDiedError(
+                f"the worker of this model {event.reason}; ask again to reload it"
+            )
+            self._desk.revoke_all(instance, error_for_all, now)
         self._gone(instance, event.reason, now, was_leaving=was_leaving, died=died)
 
     def _gone(
@@ -390,7 +402,7 @@ class Scheduler:
     ) -> None:
         self._residents.gone(instance, reason, died=died)
         if not self._closing:
-            self._watch_company(instance.terms.companions)
+            self._idleness.watch_company(instance.terms.companions)
             self._room.came_free(instance)
             # By itself: to hand over may spare others, and so say that one is to look.
             is_handed_over = was_leaving and self._room.hand_over(instance, now)
@@ -416,7 +428,7 @@ class Scheduler:
             for group in terms.exclusive_groups:
                 self.ledger.limit(group_resource(group), 1)
         for instance in self._residents:
-            self._watch_idle(instance)
+            self._idleness.watch(instance)
         self._look_for_room = True
 
     # Time
@@ -434,45 +446,9 @@ class Scheduler:
                 late = self._desk.hurry(ticket_id, now)
                 self._look_for_room |= late is not None and self._room.may_help(late)
             case ("idle", InstanceKey() as key):
-                self._has_been_idle(self._residents.known(key), now)
+                self._look_for_room |= self._idleness.has_been(self._residents.known(key), now)
             case _:
                 self._look_for_room = True
-
-    def _watch_idle(self, instance: Instance) -> None:
-        deadline = instance.idle_deadline_seconds
-        if deadline < math.inf:
-            self._timers.ring(("idle", instance.key), deadline)
-
-    def _has_been_idle(self, instance: Instance, now: float) -> None:
-        if self._queue.wants(instance.key):
-            return  # kept for somebody who waits for more than this one
-        step = idle_step(instance, now)
-        if step is not None:
-            self._lower_for_idleness(instance, step, now)
-        elif instance.idle_deadline_seconds > now:
-            # It was used meanwhile. What is past while it is busy is seen when it is idle again.
-            self._watch_idle(instance)
-
-    def _lower_for_idleness(self, instance: Instance, step: Step, now: float) -> None:
-        """Send *instance* down to *step* with all that need it; not at all if one of them stays."""
-        company = self._residents.company()
-        steps = {instance: step}
-        for each in company.of(instance) if company is not None else ():
-            own_step = idle_step(each, now)
-            if own_step is None or self._queue.wants(each.key):
-                return  # when it goes, this one is looked at again
-            steps[each] = own_step
-        for each, down in steps.items():
-            idle_seconds = now - each.last_used_seconds
-            self._residents.lower(each, down, f"idle for {idle_seconds:.1f} s")
-        self._look_for_room = True
-
-    def _watch_company(self, companions: Iterable[Companion]) -> None:
-        """See that those are looked at that stayed for somebody, who has gone."""
-        for companion in companions:
-            instance = self._residents.get(companion.instance)
-            if instance is not None and instance.has_worker and not instance.leases:
-                self._watch_idle(instance)
 
     def _set_timer(self) -> None:
         at_seconds = self._timers.next_seconds
@@ -488,8 +464,8 @@ class Scheduler:
         self._desk.close(now)
         for instance in self._residents:
             self._desk.revoke_all(instance, RouterNotRunningError("the router is closing"), now)
-            if instance.state is not InstanceState.STOPPING:
+            if instance.state is not STOPPING:
                 self._residents.stop(instance, "the router is closing")
         for instance in self._residents.all():
-            if instance.state is InstanceState.DOWNLOADING:
+            if instance.state is DOWNLOADING:
                 self._residents.cancel_download(instance, "the router is closing")

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Set
 from llm_router_mw.memory.ledger import Amounts, Ledger
 from llm_router_mw.protocols import Candidate
 from llm_router_mw.scheduler.demand import candidate
-from llm_router_mw.scheduler.instance import LEAVING, Instance
-from llm_router_mw.types import InstanceKey, InstanceState
+from llm_router_mw.scheduler.instance import Instance
+from llm_router_mw.scheduler.states import FALLING_ASLEEP, LEAVING, LOADED, SLEEPING, STOPPING
+from llm_router_mw.types import InstanceKey
 
 
 class Pile:
@@ -30,6 +31,14 @@ class Pile:
         total = self._total
         for resource, amount in gives.items():
             total[resource] = total.get(resource, 0) + amount
+
+    def given_by(self, instance: Instance) -> Amounts | None:
+        """Return what *instance*, which is in this pile, gives."""
+        return self._gives[instance.key]
+
+    def move_last(self, instance: Instance) -> None:
+        """Note that *instance*, which is in this pile, has changed but for what it gives."""
+        self.instances[instance.key] = self.instances.pop(instance.key)
 
     def drop(self, instance: Instance) -> None:
         """Let *instance*, which is in this pile, be in none."""
@@ -90,27 +99,36 @@ class Supply:
         return seen
 
     def _sort(self, instance: Instance) -> None:
-        before = self._pile_of.pop(instance, None)
-        if before is not None:
-            before.drop(instance)
         instance.shown = None
+        pile, gives = self._belongs(instance)
+        before = self._pile_of.get(instance)
+        if before is not None:
+            if pile is before and before.given_by(instance) is gives:
+                pile.move_last(instance)  # as after each request for a busy one
+                return
+            before.drop(instance)
+        if pile is not None:
+            pile.put(instance, gives)
+            self._pile_of[instance] = pile
+        elif before is not None:
+            del self._pile_of[instance]
+
+    def _belongs(self, instance: Instance) -> tuple[Pile | None, Amounts]:
+        """Return the pile of *instance* as it is now, and what it gives there."""
         charge = self._ledger.charge_of(instance.key)
-        if instance.state in LEAVING:
-            self._put(instance, self.leaving, _freed_by_leaving(instance, charge))
-        elif instance.state in _AT_REST and not instance.terms.pinned:
-            self._put(instance, self.busy if instance.leases else self.idle, charge)
-
-    def _put(self, instance: Instance, pile: Pile, gives: Amounts) -> None:
-        pile.put(instance, gives)
-        self._pile_of[instance] = pile
-
-
-_AT_REST = frozenset({InstanceState.LOADED, InstanceState.SLEEPING})
+        state = instance.state
+        if state is LOADED or state is SLEEPING:
+            if instance.terms.pinned:
+                return None, charge
+            return self.busy if instance.leases else self.idle, charge
+        if state in LEAVING:
+            return self.leaving, _freed_by_leaving(instance, charge)
+        return None, charge
 
 
 def _freed_by_leaving(instance: Instance, charge: Amounts) -> Amounts:
-    if instance.state is InstanceState.FALLING_ASLEEP:
+    if instance.state is FALLING_ASLEEP:
         return candidate(instance, charge, instance.level or "full").freed
-    if instance.state is InstanceState.STOPPING or instance.next_step == "stop":
+    if instance.state is STOPPING or instance.next_step == "stop":
         return charge
     return candidate(instance, charge, instance.next_step).freed

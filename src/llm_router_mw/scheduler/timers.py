@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 
 class Timers:
@@ -31,8 +31,11 @@ class Timers:
         """Do not ring for *thing* any more."""
         self._at.pop(thing, None)
 
-    def due(self, now: float) -> Iterator[Hashable]:
-        """Return the things whose time has come, and forget them."""
+    def due(self, now: float) -> Iterable[Hashable]:
+        """Return the things whose time has come, and forget them one by one."""
+        return self._due(now) if self._heap and self._heap[0][0] <= now else ()
+
+    def _due(self, now: float) -> Iterator[Hashable]:
         heap = self._heap
         while heap and heap[0][0] <= now:
             at_seconds, _, thing = heapq.heappop(heap)

@@ -38,10 +38,14 @@ def chosen(
     now: float,
 ) -> list[Candidate] | None:
     """Return as many victims as *lacking* needs, idle ones first; None if all are not enough."""
+    if len(idle) + len(busy) == 1:  # then there is nothing to rank
+        only = (*idle, *busy)
+        return list(only) if frees(only[0], lacking) else None
     shortfall = _shortfall(lacking)
     order = [ranked(policy, each, shortfall, now) for each in (idle, busy) if each]
     taken = _taken(chain.from_iterable(order), lacking)
-    return None if taken is None else _spared(taken, lacking)
+    # One alone is needed, or it would not have been taken.
+    return taken if taken is None or len(taken) == 1 else _spared(taken, lacking)
 
 
 def ranked(
@@ -52,12 +56,21 @@ def ranked(
     What the policy made up or named twice is dropped; what it left out follows in LRU order; if
     it fails, LRU decides alone. A policy can thus neither evict a busy instance nor block one.
     """
+    if len(candidates) == 1:
+        yield candidates[0]
+        return
     known = set(map(id, candidates))
     for candidate in policy.rank(tuple(candidates), shortfall, now):  # mostly a few are enough
         if id(candidate) in known:
             known.discard(id(candidate))
             yield candidate
     yield from _by_age([candidate for candidate in candidates if id(candidate) in known])
+
+
+def frees(candidate: Candidate, lacking: Amounts) -> bool:
+    """Whether *candidate* alone frees all that is *lacking*."""
+    freed = candidate.freed
+    return all(freed.get(resource, 0) >= amount for resource, amount in lacking.items())
 
 
 def _by_age(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Final
@@ -166,7 +167,8 @@ def _by_popularity(
     shuffled = list(models)
     chance.shuffle(shuffled)
     weights = list(accumulate(1 / rank**exponent for rank in range(1, len(shuffled) + 1)))
-    return lambda: chance.choices(shuffled, cum_weights=weights)[0]
+    total = weights[-1]
+    return lambda: shuffled[bisect(weights, chance.random() * total)]
 
 
 def _in_turn(visits: Iterator[Iterator[Ask]]) -> Iterator[Ask]:

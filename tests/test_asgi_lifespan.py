@@ -166,6 +166,18 @@ async def test_a_router_that_does_not_start_stops_the_server_with_its_reason() -
     assert server.error is None
 
 
+@pytest.mark.parametrize(
+    ("error", "traced"), [(ConfigError("it is wrong"), False), (RuntimeError("it is wrong"), True)]
+)
+async def test_a_wrong_option_is_logged_in_one_line_and_the_unexpected_with_a_traceback(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    await live(*NORMAL, router=FakeRouter(start_error=error))
+    [record] = [each for each in caplog.records if each.name == "llm_router_mw.asgi"]
+    assert record.getMessage() == "the router could not be run: it is wrong"
+    assert bool(record.exc_info) is traced
+
+
 async def test_a_router_that_does_not_stop_is_a_failed_shutdown() -> None:
     router = FakeRouter(stop_error=RuntimeError("it clings"))
     server, _, _ = await live(*NORMAL, router=router)

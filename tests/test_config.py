@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_given_mappings_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", [*ROUTER_OPTIONS, *LOAD_OPTIONS])
 def test_a_value_of_the_wrong_type_is_an_error_that_names_the_option(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^option: .*\$\.{name}(\[0\])?`"):
+    with pytest.raises(ConfigError, match=rf"^option: {name}(\[0\])?: expected "):
         parse_config({name: [object]})
 
 
@@ -193,7 +194,7 @@ def test_a_name_to_share_is_one_line(name: str) -> None:
         parse_config(shared_name=name)
 
 
-@pytest.mark.parametrize("name", ["modles_dir", "load", "path"])
+@pytest.mark.parametrize("name", ["load_the_models_from", "path"])
 def test_an_unknown_option_is_an_error_that_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^unknown option '{name}'; known are .*models_dir, .*"):
         parse_config({name: 1})
@@ -202,6 +203,33 @@ def test_an_unknown_option_is_an_error_that_lists_the_known_ones(name: str) -> N
 def test_all_unknown_options_are_named() -> None:
     with pytest.raises(ConfigError, match="unknown option 'a', 'b'; known are"):
         parse_config(b=1, a=1)
+    with pytest.raises(ConfigError, match="unknown option 'a', 'model_dir'; known are"):
+        parse_config(model_dir="models", a=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("model_dir", "models_dir"), ("modelsdir", "models_dir"), ("max_models", "models_max")],
+)
+def test_a_misspelt_option_is_told_what_was_meant(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^unknown option '{given}'; did you mean '{meant}'\?$"):
+        parse_config({given: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "shraed"}, "option: mode is 'shraed'; it must be 'local' or 'shared'"),
+        ({"prefer": "cpu"}, "option: prefer is 'cpu'; it must be 'gpu' or 'coexist'"),
+        (
+            {"groups": {"g": {"members": ["a"], "mode": "x"}}},
+            "option: groups[...].mode cannot be 'x'",
+        ),
+    ],
+)
+def test_a_word_that_is_not_known_is_told_those_that_are(options: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(says)}$"):
+        parse_config(options)
 
 
 def test_a_directory_may_be_a_path_object() -> None:
@@ -266,14 +294,17 @@ def test_a_model_may_be_taken_from_the_hub(said: Any, path: str) -> None:
         ({"a": {"hf_repo": "o/n", "path": "x"}}, "model 'a': it has a path and an hf_repo"),
         ({"a": {"path": "x", "hf_file": "x"}}, "model 'a': it has an hf_file and no hf_repo"),
         ({"a": "hf://name"}, "model 'a': hf_repo 'name/' is not a repository"),
-        ({"a": {"path": 5}}, r"model 'a': Expected `str`, got `int` - at `\$.path`"),
-        ({5: "a.gguf"}, r"model 5: Expected `str`, got `int` - at `\$.id`"),
-        ({"a": {"path": "x", "aliases": "b"}}, r"model 'a': Expected `array`, .* `\$.aliases`"),
-        ({"a": {"path": "x", "tags": [1]}}, r"model 'a': Expected `str`, .* `\$.tags\[0\]`"),
-        ({"a": {"path": "x", "ctx": 1}}, "model 'a': Object contains unknown field `ctx`"),
-        ({"a": {"path": "x", "n_ctx": "1"}}, r"model 'a': Expected `int`, .* `\$.n_ctx`"),
+        ({"a": {"path": 5}}, "model 'a': path: expected `str`, got `int`"),
+        ({5: "a.gguf"}, "model 5: id: expected `str`, got `int`"),
+        ({"a": {"path": "x", "aliases": "b"}}, "model 'a': aliases: expected `array`"),
+        ({"a": {"path": "x", "tags": [1]}}, r"model 'a': tags\[0\]: expected `str`"),
+        ({"a": {"path": "x", "ctx": 1}}, "model 'a': unknown option 'ctx'; did you mean 'n_ctx'"),
+        ({"a": {"path": "x", "n_ctx": "1"}}, "model 'a': n_ctx: expected `int`"),
         ({"a": {"path": "x", "n_ctx": -1}}, "model 'a': n_ctx is -1; it must be from 0 to"),
-        ({"a": {"path": "x", "pooling": "max"}}, "model 'a': Invalid enum value 'max'"),
+        (
+            {"a": {"path": "x", "pooling": "max"}},
+            "model 'a': pooling is 'max'; it must be .* or 'rank'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_model_is_said_with_its_name(models: Any, message: str) -> None:
@@ -309,7 +340,7 @@ def test_settings_are_no_load_options(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_of_the_wrong_type_is_an_error_that_names_the_model(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^model 'a': .*\$\.{name}`"):
+    with pytest.raises(ConfigError, match=rf"^model 'a': {name}: expected "):
         parse_config(models={"a": {"path": "a.gguf", name: [object]}})
 
 
@@ -349,7 +380,7 @@ def test_a_group_has_members_and_a_mode() -> None:
     "group", [["a"], {}, {"members": "a"}, {"members": ["a"], "mode": "x"}, {"member": ["a"]}]
 )
 def test_what_is_no_group_is_refused(group: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^option: .*\$\.groups"):
+    with pytest.raises(ConfigError, match=r"^option: groups"):
         parse_config(groups={"g": group})
 
 

@@ -20,7 +20,7 @@ FLOORS = {
     "0 words": ["types + errors"],
     "1 contracts": ["protocols + hookspecs + wire"],
     "2 basics": [
-        "config + gguf + hub_reference",
+        "config + gguf + hub_reference + wrong_options",
         "faults",
         "runtime_directory",
         "sampling_limits",

@@ -147,7 +147,9 @@ class _Lifespan:
                     self._scope["state"][SCOPE_KEY] = self._router
                 await self._live()
         except Exception as error:  # the app's own are in self._crash
-            logger.error("the router could not be run", exc_info=error)
+            # What is wrong with an option is said in a sentence; no traceback says more.
+            trace = None if isinstance(error, ConfigError) else error
+            logger.error("the router could not be run: %s", error, exc_info=trace)
             phase = "shutdown" if self._started else "startup"
             self._last_word = {"type": f"lifespan.{phase}.failed", "message": str(error)}
         if self._last_word is not None:

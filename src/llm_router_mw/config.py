@@ -14,6 +14,7 @@ from msgspec import Struct
 from llm_router_mw.errors import ConfigError
 from llm_router_mw.hub_reference import parse_reference, reference_of
 from llm_router_mw.types import LoadOptions, LoraAdapter, ModelSettings, SleepLevel, Step
+from llm_router_mw.wrong_options import unknown_names, wrong_value
 
 StructT = TypeVar("StructT", bound=Struct)
 
@@ -207,10 +208,8 @@ def parse_config(options: Mapping[str, Any] = {}, /, **more: Any) -> RouterConfi
     defaults = {name: given.pop(name) for name in LoadOptions.__struct_fields__ if name in given}
     unknown = set(given) - set(RouterConfig.__struct_fields__) | {"load"} & set(given)
     if unknown:
-        known = sorted({*RouterConfig.__struct_fields__, *LoadOptions.__struct_fields__} - {"load"})
-        raise ConfigError(
-            f"unknown option {', '.join(sorted(map(repr, unknown)))}; known are {', '.join(known)}"
-        )
+        known = {*RouterConfig.__struct_fields__, *LoadOptions.__struct_fields__} - {"load"}
+        raise ConfigError(unknown_names("option", unknown, known))
     named = given.pop("models", {})
     if not isinstance(named, Mapping):
         raise ConfigError("models must map names to paths or to dicts with a 'path'")
@@ -327,7 +326,7 @@ def _check_placement(options: LoadOptions, where: str) -> None:
 def _lora_adapters(given: Any, where: str) -> list[Any]:
     """Return adapters, each a path or a dict, as dicts with absolute paths."""
     if not isinstance(given, (list, tuple)):
-        raise ConfigError(f"{where}: Expected a list of adapters - at `$.lora`")
+        raise ConfigError(f"{where}: lora: expected a list of adapters")
     found = []
     for item in given:
         if isinstance(item, LoraAdapter):
@@ -335,7 +334,7 @@ def _lora_adapters(given: Any, where: str) -> list[Any]:
         about = dict(item) if isinstance(item, Mapping) else {"path": item}
         path = _as_text(about.get("path"))
         if not isinstance(path, str):
-            raise ConfigError(f"{where}: Expected a path, or a dict with a 'path' - at `$.lora`")
+            raise ConfigError(f"{where}: lora: expected a path, or a dict with a 'path'")
         found.append(about | {"path": os.path.abspath(path)})
     return found
 
@@ -344,7 +343,7 @@ def _convert(value: dict[str, Any], kind: type[StructT], where: str) -> StructT:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {wrong_value(str(error), kind)}") from error
 
 
 def _as_text(path: Any) -> Any:

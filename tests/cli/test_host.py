@@ -71,13 +71,35 @@ def test_without_hosts_it_says_how_there_would_be_one(hosts: Hosts) -> None:
 
 
 def test_hosts_are_listed_with_what_they_do(hosts: Hosts) -> None:
-    hosts.found = [SERVING, REPLACED, SILENT]
-    heading, *lines = run().output.splitlines()
-    assert heading.split()[:5] == ["process", "name", "folder", "state", "loaded"]
-    log = "/run/shared/s11.log"
-    assert lines[0].split() == ["11", "ours", "/srv/app", "serving", "guide", "21,", "22", log]
-    assert lines[1].split()[:4] == ["12", "/srv/app", "replaced", "guide"]
-    assert lines[2].split() == ["13", "/srv/other", "silent", "/run/shared/s13.log"]
+    idle = msgspec.structs.replace(STATUS, draining=True, models=(), web_processes=())
+    hosts.found = [SERVING, found(12, "", "/srv/app", pid=12, status=idle), SILENT]
+    serving, replaced, silent = run().output.split("\n\n")
+    assert serving.splitlines() == [
+        "process 11: serving",
+        "  name:          ours",
+        "  directory:     /srv/app",
+        "  loaded:        guide",
+        "  web processes: 21, 22",
+        "  log:           /run/shared/s11.log",
+    ]
+    assert replaced.splitlines()[:4] == [
+        "process 12: replaced",
+        "  directory:     /srv/app",
+        "  loaded:        none",
+        "  web processes: none",
+    ]
+    assert silent.splitlines() == [
+        "process 13: silent",
+        "  directory:     /srv/other",
+        "  log:           /run/shared/s13.log",
+    ]
+
+
+def test_a_path_is_never_broken_in_a_narrow_terminal(hosts: Hosts) -> None:
+    folder = "/srv/" + "a" * 100
+    hosts.found = [found(13, "", folder)]
+    result = CliRunner().invoke(main, ["host"], env={"COLUMNS": "40"})
+    assert folder in result.output
 
 
 def test_the_list_can_be_read_by_programs(hosts: Hosts) -> None:

@@ -73,3 +73,11 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     log.configure()
     [handler] = logging.getLogger().handlers
     assert isinstance(handler, RichHandler)
+
+
+def test_a_terminal_is_told_time_and_level_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    log.configure()
+    [handler] = logging.getLogger().handlers
+    record = logging.makeLogRecord({"name": "llm_router_mw", "levelno": 20, "msg": "evicted"})
+    assert handler.format(record) == "evicted"

@@ -54,6 +54,14 @@ def test_what_is_written_passes_its_own_test(tmp_path: Path) -> None:
     assert "2 passed" in tests.stdout
 
 
+def test_what_it_tells_to_install_is_there_for_any_pip(tmp_path: Path) -> None:
+    told = run("other", "--directory", str(tmp_path)).output
+    folder = tmp_path / "llm-router-mw-other"
+    assert told.endswith(f"  cd {folder} && pip install -e '.[test]' && pytest\n")
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"].keys() == {"test"}
+
+
 def test_it_is_found_by_an_entry_point_and_says_what_it_was_written_for(tmp_path: Path) -> None:
     run("llm-router-mw-other", "--directory", str(tmp_path))
     folder = tmp_path / "llm-router-mw-other"

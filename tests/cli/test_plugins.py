@@ -66,10 +66,10 @@ def test_what_was_left_out_is_listed_with_the_reason() -> None:
     assert "no module named nowhere" in left_out["reason"]
 
 
-def test_people_get_a_table() -> None:
+def test_people_get_lines_that_fit_any_terminal() -> None:
     output = run().stdout
-    assert "dist-of-good 1.2" in output
-    assert "eviction_policies" in output
+    assert "good (dist-of-good 1.2)\n  hooks:    eviction_policies\n  supplies: mine\n" in output
+    assert "default.engines (shipped)\n" in output
     assert "left out: bad (dist-of-bad 1.2)" in output
 
 

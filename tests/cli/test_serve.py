@@ -34,7 +34,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                 server_process([*command, *map(str, arguments)], tmp_path, env=env)
             )
             process.wait_for_text("Ctrl-C stops")
-            url = process.stderr.rpartition("serving on ")[2].partition(",")[0]
+            url = process.stderr.rpartition("serving on ")[2].partition(" ")[0]
             return process, stack.enter_context(client(url.replace("0.0.0.0", "127.0.0.1")))
 
         yield start

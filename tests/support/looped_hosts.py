@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,15 @@ class LoopedHosts:
 
     async def connect(self) -> Meeting:
         """Greet the host, from any loop."""
-        stream = await anyio.connect_unix(self._address)
-        await stream.send(encode(Greet(PROTOCOL, __version__, _FINGERPRINT, 1)))
-        decoder = web_decoder()
-        while True:
-            for welcome in decoder.feed(await stream.receive()):
-                assert isinstance(welcome, Welcome)
-                return Meeting(stream, decoder, welcome, None)
+        async with AsyncExitStack() as stack:
+            stream = await stack.enter_async_context(await anyio.connect_unix(self._address))
+            await stream.send(encode(Greet(PROTOCOL, __version__, _FINGERPRINT, 1)))
+            decoder = web_decoder()
+            while True:
+                for welcome in decoder.feed(await stream.receive()):
+                    assert isinstance(welcome, Welcome)
+                    stack.pop_all()
+                    return Meeting(stream, decoder, welcome, None)
 
     def kill(self) -> None:
         """End the present host without a word to its web processes."""

@@ -8,8 +8,6 @@ import anyio
 import click
 import msgspec
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
 
 from llm_router_mw.cli import log
 from llm_router_mw.errors import LLMRouterError
@@ -17,7 +15,6 @@ from llm_router_mw.shared.hosts import FoundHost, end_host, find_hosts
 from llm_router_mw.types import InstanceState
 
 _PATIENCE_SECONDS = 60.0
-_COLUMNS = ("process", "name", "folder", "state", "loaded", "web processes", "log")
 
 
 class HostRow(Struct, frozen=True, kw_only=True):
@@ -49,7 +46,7 @@ def host(context: click.Context, /, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
     elif rows:
-        _print(rows)
+        click.echo("\n\n".join(map(_told, rows)))
     else:
         click.echo('no host runs; the first web process with mode="shared" starts one')
 
@@ -124,18 +121,12 @@ def _row(found: FoundHost) -> HostRow:
     )
 
 
-def _print(rows: Sequence[HostRow]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(
-            str(row.pid),
-            row.name,
-            row.folder,
-            row.state,
-            ", ".join(row.loaded),
-            ", ".join(map(str, row.web_processes)),
-            row.log,
-        )
-    Console(highlight=False).print(table)
+def _told(row: HostRow) -> str:
+    """Return lines about a host. Only the terminal breaks paths, so that they can be copied."""
+    told = {"name": row.name, "directory": row.folder}
+    if row.state != "silent":
+        told["loaded"] = ", ".join(row.loaded) or "none"
+        told["web processes"] = ", ".join(map(str, row.web_processes)) or "none"
+    told["log"] = row.log
+    lines = [f"  {what + ':':<14} {value}" for what, value in told.items() if value]
+    return "\n".join([f"process {row.pid}: {row.state}", *lines])

@@ -24,15 +24,20 @@ def configure(*, verbose: bool = False) -> None:
 
 
 def _handler() -> logging.Handler:
-    if sys.stderr.isatty():
-        return RichHandler(
-            console=Console(stderr=True),
-            log_time_format=_TIME_FORMAT,
-            omit_repeated_times=False,
-            show_path=False,
+    if not sys.stderr.isatty():
+        plain = logging.StreamHandler()
+        plain.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", _TIME_FORMAT)
         )
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", _TIME_FORMAT))
+        return plain
+    handler = RichHandler(
+        console=Console(stderr=True),
+        log_time_format=_TIME_FORMAT,
+        omit_repeated_times=False,
+        show_path=False,
+    )
+    # It shows time and level in columns of its own; without this, basicConfig adds them again.
+    handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 
 

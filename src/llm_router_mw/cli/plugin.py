@@ -55,7 +55,7 @@ def new(*, name: str, directory: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_filled((_TEMPLATE / f"{source}.txt").read_text(), words))
     click.echo(f"made {folder}; try it:")
-    click.echo(f"  cd {folder} && pip install -e . --group test && pytest")
+    click.echo(f"  cd {folder} && pip install -e '.[test]' && pytest")
 
 
 def _words(name: str) -> dict[str, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import msgspec
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
 
 from llm_router_mw.cli import log
 from llm_router_mw.config import RouterConfig
 from llm_router_mw.errors import LLMRouterError
 from llm_router_mw.router.registry import Registry, load_registry
 
-_HOOK_PREFIX = "llm_router_register_"
+_HOOK_PREFIX = re.compile("llm_router_(register_)?")
 
 
 class PluginRow(Struct, frozen=True, kw_only=True):
@@ -79,14 +79,12 @@ def _report(registry: Registry) -> Report:
 
 
 def _print(report: Report) -> None:
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("plugin", "from", "hooks", "supplies"):
-        table.add_column(heading, overflow="fold")
     for row in report.plugins:
         origin = f"{row.distribution} {row.version}" if row.distribution else row.origin
-        hooks = "\n".join(hook.removeprefix(_HOOK_PREFIX) for hook in row.hooks)
-        table.add_row(row.name, origin, hooks, ", ".join(row.objects))
-    console.print(table)
+        hooks = ", ".join(_HOOK_PREFIX.sub("", hook) for hook in row.hooks)
+        click.echo(f"{row.name} ({origin})")
+        click.echo(f"  hooks:    {hooks or 'none'}")
+        if row.objects:
+            click.echo(f"  supplies: {', '.join(dict.fromkeys(row.objects))}")
     for each in report.left_out:
-        console.print(f"left out: {each.name}: {each.reason}", markup=False)
+        click.echo(f"left out: {each.name}: {each.reason}")

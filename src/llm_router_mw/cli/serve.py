@@ -195,7 +195,7 @@ def serve(
                 "no models: put *.gguf files into %s and start again, or name them with -m",
                 models_dir,
             )
-        logger.info("serving on %s, models: %d, Ctrl-C stops", url, len(models))
+        logger.info("serving on %s (models: %d), Ctrl-C stops", url, len(models))
 
     server.run(app, router, bound, on_ready=announce, stream_seconds=stop_timeout // 2)
 

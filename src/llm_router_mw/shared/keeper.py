@@ -58,8 +58,6 @@ class Keeper:
         self._link: Link | None = None
         self._backoff = Backoff()
         self._failures = 0
-        self._why = ""
-        """The last host could not be met."""
         self._closed = False
         self._changed = anyio.Event()
         """There is a link, or no hope of one; replaced each time."""
@@ -151,8 +149,9 @@ class Keeper:
             if self._closed:
                 raise _closing()
             if self._failures >= _FAILURES_BORNE:
+                # Clients see this: why, and where, is for the log only.
                 raise RouterNotRunningError(
-                    f"the shared router has no host, and none can be started: {self._why}",
+                    "the shared router has no host, and none can be started; the log says why",
                     retry_after_seconds=LONGEST_SECONDS,
                 )
             with anyio.CancelScope(deadline=until) as bound:
@@ -175,7 +174,6 @@ class Keeper:
                     "no host of the shared router: %s", error, exc_info=None if known else error
                 )
                 self._failures += 1
-                self._why = str(error)
                 self._tell()
 
     def _connect(self, meeting: Meeting) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
 from llm_router_mw import __version__
@@ -17,6 +18,13 @@ def test_help_names_the_commands() -> None:
     output = CliRunner().invoke(main, ["-h"]).output
     assert "demo" in output
     assert "serve" in output
+
+
+@pytest.mark.parametrize("group", [[], ["cache"], ["host"], ["plugin"]])
+def test_no_line_about_a_command_is_cut_off(group: list[str]) -> None:
+    result = CliRunner().invoke(main, [*group, "--help"], terminal_width=78)
+    assert "Commands:" in result.output
+    assert "..." not in result.output.replace("[ARGS]...", "")
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -88,6 +88,11 @@ async def test_it_takes_a_config_or_options() -> None:
         HomeRouter.__init__(Hermit(), RouterConfig(), {"models_max": 1}, lambda: 0.0)
 
 
+async def test_it_takes_nothing_else() -> None:
+    with pytest.raises(ConfigError, match="'models' is no RouterConfig; give options by name"):
+        HomeRouter.__init__(Hermit(), "models", {}, lambda: 0.0)  # type: ignore[arg-type]
+
+
 async def test_it_runs_once_at_a_time() -> None:
     router = Hermit()
     for _ in range(2):

@@ -89,6 +89,8 @@ def test_a_plugin_may_be_given_by_the_name_of_its_module() -> None:
         Plugins(CONFIG, [plugin])
     with pytest.raises(PluginLoadError, match="'no_such_module' cannot be imported: No module"):
         Plugins(CONFIG, ["no_such_module"])
+    with pytest.raises(PluginLoadError, match="'no_such_module' cannot be imported: No module"):
+        Plugins(CONFIG, "no_such_module")
 
 
 class OfARouter:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from llm_router_mw.shared.host_log import fresh_log, last_lines
 
 TALKATIVE = """
@@ -24,6 +26,37 @@ warnings.warn("old age")
 for descriptor in (1, 2):
     os.write(descriptor, b"from native code %d\\n" % descriptor)
 """
+
+
+REPLACED = """
+import logging, os, sys
+from pathlib import Path
+from llm_router_mw.shared import host_log
+host_log._LOG_BYTES = 300
+path = Path(sys.argv[1])
+host_log.configure(path)
+if sys.argv[2] == "another":
+    os.close(host_log.fresh_log(path))
+else:
+    path.unlink()
+for number in range(20):
+    logging.getLogger("llm_router_mw.shared").info("line %d", number)
+"""
+
+
+@pytest.mark.parametrize("its_place", ["another", "nothing"])
+def test_a_host_that_was_replaced_leaves_the_log_to_the_next(
+    tmp_path: Path, its_place: str
+) -> None:
+    path = tmp_path / "s.log"
+    command = [sys.executable, "-c", REPLACED, str(path), its_place]
+    subprocess.run(command, check=True, timeout=30)
+    texts = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    if its_place == "nothing":
+        assert texts == {}
+    else:
+        assert texts["s.log"] == ""
+        assert "line 19" in texts["s.log.1"]
 
 
 def test_it_begins_anew_and_the_one_before_is_kept(tmp_path: Path) -> None:

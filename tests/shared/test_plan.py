@@ -34,6 +34,10 @@ def test_it_says_what_the_router_is_made_of_and_where(
     assert (made.name, made.title, made.grace_seconds) == ("ours", "ours", 5.0)
 
 
+def test_a_single_plugin_may_be_given_by_itself() -> None:
+    assert plan_for(RouterConfig(), "a.b").plugins == ("a.b",)
+
+
 def test_without_a_name_the_folder_is_its_title() -> None:
     assert plan().title == os.getcwd()
 

@@ -42,7 +42,7 @@ def cache() -> None:
 @_directory
 @_model
 def list_snapshots(*, folder: Path, model: str | None) -> None:
-    """Show what is saved: of which model, how much, and when it was last used."""
+    """Show what is saved: of which model, how much, used when."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("model", "tokens", "size", "last used"):
         table.add_column(name, justify="left" if name == "model" else "right")
@@ -58,7 +58,7 @@ def list_snapshots(*, folder: Path, model: str | None) -> None:
 @_model
 @click.option("--older-than", "days", type=float, help="Only those not used for so many days.")
 def purge(*, folder: Path, model: str | None, days: float | None) -> None:
-    """Remove what is saved; a router that uses the directory goes on without it."""
+    """Remove what is saved; a router that uses it goes on without."""
     limit = float("inf") if days is None else time.time() - days * 86_400
     gone = [snapshot for snapshot, used_at in _found(folder, model) if used_at < limit]
     remove(snapshot.path for snapshot in gone)

@@ -53,7 +53,7 @@ def guidance(url: str) -> str:
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log each request, and details.")
 def demo(*, host: str, port: int, verbose: bool) -> None:
-    """Serve an example app with two small models that ship inside the package."""
+    """Serve an example app with two small models of the package."""
     log.configure(verbose=verbose)
     bound = server.bind(host, port)
     router = Router(models=demo_models(), models_max=1, stop_timeout_seconds=_WORKER_STOP_SECONDS)

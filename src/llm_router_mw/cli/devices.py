@@ -53,7 +53,7 @@ class DeviceRow(Struct, frozen=True, kw_only=True):
 @margin_flag
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def devices(*, models_memory_margin: dict[str, int], as_json: bool) -> None:
-    """Show the memory that there is for models: the host's and that of GPUs."""
+    """Show the memory for models: the host's and that of GPUs."""
     log.configure()
     try:
         config = parse_config(models_memory_margin=models_memory_margin)

@@ -90,7 +90,7 @@ def estimate(
     as_json: bool,
     **load: Any,
 ) -> None:
-    """Say what a model will take on each device, and whether that fits.
+    """Say what a model takes on each device, and whether it fits.
 
     It is a file, or a model of the hub, of which the header alone is read.
     """

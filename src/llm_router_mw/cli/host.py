@@ -38,7 +38,7 @@ class HostRow(Struct, frozen=True, kw_only=True):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def host(context: click.Context, /, *, as_json: bool) -> None:
-    """Show the processes in which the shared routers of this user live (mode "shared")."""
+    """Show the processes that hold your shared routers."""
     log.configure()
     if context.invoked_subcommand is not None:
         return

@@ -37,7 +37,7 @@ def plugin() -> None:
     help="Where it is made; the working directory if not given.",
 )
 def new(*, name: str, directory: Path) -> None:
-    """Write a distribution with a plugin called NAME, that can be installed and tested.
+    """Write a distribution with a plugin called NAME, and its test.
 
     NAME is in small letters, digits and hyphens; the distribution is llm-router-mw-NAME.
     """

@@ -144,7 +144,7 @@ def simulate_command(
     as_json: bool,
     **rules: Any,
 ) -> None:
-    """Play the requests of TRACE through the scheduler on a clock that jumps.
+    """Play the requests of TRACE on a clock that jumps.
 
     TRACE is JSON lines: one for each model (model, size_bytes, load_seconds), then one for each
     request (time, model, tokens, priority, key). The last line printed sums it up.

@@ -29,6 +29,10 @@ class HomeRouter(ABC):
         Raises:
             ConfigError: both are given, or an option is wrong.
         """
+        if config is not None and not isinstance(config, RouterConfig):
+            raise ConfigError(
+                f"{config!r} is no RouterConfig; give options by name, as models_dir='models'"
+            )
         if config is not None and options:
             raise ConfigError("give a config or options, not both")
         self.config = config if config is not None else parse_config(options)

@@ -202,7 +202,8 @@ class Plugins:
 
     def _add_given(self, given: Iterable[object]) -> None:
         names: Counter[str] = Counter()
-        for thing in given:
+        # A lone string is iterable too, and would be one plugin per character.
+        for thing in (given,) if isinstance(given, str) else given:
             name = thing if isinstance(thing, str) else _name_of(thing)
             names[name] += 1
             plugin = Plugin(name if names[name] == 1 else f"{name} #{names[name]}", "given")

@@ -48,6 +48,16 @@ class _Handler(logging.handlers.RotatingFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_LOG_BYTES, backupCount=1)
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the file is full, and still ours: a host that makes way leaves it to the next."""
+        return self._is_ours() and bool(super().shouldRollover(record))
+
+    def _is_ours(self) -> bool:
+        assert self.stream is not None
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self.stream.fileno()), os.stat(self.baseFilename))
+        return False
+
     def doRollover(self) -> None:
         """Begin a new file, for what is written past the logging too."""
         super().doRollover()

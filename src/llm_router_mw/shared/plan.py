@@ -120,7 +120,8 @@ def _located(config: RouterConfig) -> RouterConfig:
 
 def _names_of(plugins: Iterable[object]) -> tuple[str, ...]:
     names: list[str] = []
-    for plugin in plugins:
+    # A lone string is iterable too, and would be one plugin per character.
+    for plugin in (plugins,) if isinstance(plugins, str) else plugins:
         if not isinstance(plugin, str):
             raise ConfigError(
                 f"mode is 'shared', and the plugin {plugin!r} is an object of this process; give "

@@ -21,7 +21,8 @@ def folders_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         # Not where the others are: the path of a socket has to be short.
         tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True) as runtime,
     ):
-        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("XDG_CACHE_HOME")))
+        for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+            environment.setenv(name, str(tmp_path_factory.mktemp(name)))
         environment.setenv("XDG_RUNTIME_DIR", runtime)
         yield
 

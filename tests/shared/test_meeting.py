@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -15,7 +16,7 @@ from anyio.abc import SocketStream, TaskStatus
 
 from llm_router_mw import __version__
 from llm_router_mw.config import parse_config
-from llm_router_mw.errors import RouterNotRunningError
+from llm_router_mw.errors import ConfigError, RouterNotRunningError
 from llm_router_mw.shared import call, meeting
 from llm_router_mw.shared.address import Address, address_of
 from llm_router_mw.shared.lock import locked
@@ -207,6 +208,26 @@ async def test_a_host_of_another_plan_makes_way(
     [line] = caplog.messages
     assert "the host of ours (process 4711, version 0.9)" in line
     assert "give a shared_name if both are wanted" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"models_dir": "nowhere"}, "models_dir .*nowhere' cannot be read"),
+        ({"eviction_policy": "mine"}, "eviction_policy 'mine' is not registered"),
+        ({"preload": ["nobody"]}, "preload names the model 'nobody'"),
+    ],
+)
+async def test_no_host_makes_way_for_one_that_cannot_start(
+    address: Address, options: dict[str, Any], wrong: str
+) -> None:
+    plan = plan_for(parse_config(shared_name="ours", **options))
+    old = PretendedHost(lambda asked: encode(OTHER))
+    async with launching(says(WELCOME), address) as launches, old.listening(address):
+        with pytest.raises(ConfigError, match=wrong):
+            await meet(plan)
+    assert launches.count == 0
+    assert all(isinstance(asked, Greet) for asked in old.heard)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -18,7 +18,7 @@ from llm_router_mw.router.hub import EventHub
 from llm_router_mw.router.lease import Lease
 from llm_router_mw.router.lifespans import beside
 from llm_router_mw.router.registry import load_registry
-from llm_router_mw.router.running import Running, start
+from llm_router_mw.router.running import Running, check, start
 from llm_router_mw.router.stores import Stores
 from llm_router_mw.scheduler import events
 from llm_router_mw.types import (
@@ -72,6 +72,14 @@ class Router(HomeRouter):
     def route_groups(self) -> Mapping[str, RouteGroup]:
         """What plugins would add to the routes of a door, by name."""
         return self._registry.route_groups
+
+    def check(self) -> None:
+        """See, before it is entered, whether options and directories fit; this reads disks.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        check(self.config, self._registry)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         self._running = await start(

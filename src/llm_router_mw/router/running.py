@@ -99,6 +99,22 @@ class Running:
         )
 
 
+def check(config: RouterConfig, registry: Registry) -> None:
+    """See whether there are such models as options speak of; this reads disks.
+
+    Raises:
+        ConfigError: an option or a directory is wrong.
+    """
+    models = _catalog(registry).models()
+    terms_of(models, config)
+    preloads(models, config)
+
+
+def _catalog(registry: Registry) -> Catalog:
+    sources, resolvers = registry.sources.values(), registry.resolvers.values()
+    return Catalog(tuple(sources), tuple(resolvers), registry.faults)
+
+
 async def start(
     stack: AsyncExitStack,
     config: RouterConfig,
@@ -113,9 +129,7 @@ async def start(
         LLMRouterError: an option or a directory is wrong.
     """
     faults = registry.faults
-    catalog = await anyio.to_thread.run_sync(
-        Catalog, tuple(registry.sources.values()), tuple(registry.resolvers.values()), faults
-    )
+    catalog = await anyio.to_thread.run_sync(_catalog, registry)
     library = await open_library(stack, config, catalog.models(), clock)
     terms = terms_of(catalog.models(), config)
     first = preloads(catalog.models(), config)

@@ -26,6 +26,7 @@ from llm_router_mw.types import (
     Task,
     TextReply,
 )
+from llm_router_mw.wrong_options import wrong_value
 
 TaskT = TypeVar("TaskT", bound=GenerationTask)
 
@@ -91,7 +92,7 @@ def generation_task(
         # msgspec ends with the place: "Expected `int`, got `str` - at `$.sampling.top_k`".
         place = str(error).partition("`$.")[2].rstrip("`")
         param = place.removeprefix("sampling.") or "sampling"
-        raise InvalidRequestError(str(error), param=param) from error
+        raise InvalidRequestError(wrong_value(str(error), kind), param=param) from error
 
 
 def text_reply(deltas: Sequence[Delta]) -> TextReply:

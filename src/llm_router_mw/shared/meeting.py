@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import anyio
+import anyio.to_thread
 from anyio.abc import SocketStream
 
 from llm_router_mw import __version__, wire
 from llm_router_mw.errors import RouterNotRunningError
+from llm_router_mw.router import Router
 from llm_router_mw.shared.address import Address, address_of
 from llm_router_mw.shared.call import call
 from llm_router_mw.shared.launch import START_SECONDS, launch
@@ -74,6 +76,8 @@ async def meet(plan: Plan) -> Meeting:
         if isinstance(found, Meeting):
             return found
         if isinstance(found, Other):
+            # A host that could not start would leave nobody in the place of the one that works.
+            await anyio.to_thread.run_sync(_check, plan)
             await _retire(address, plan, found)
         elif isinstance(found, _Silence):
             _end(found)
@@ -101,6 +105,11 @@ async def _greet(address: Address, plan: Plan, seconds: float) -> _Found:
                 return Meeting(made.stream, made.decoder, answer, made.pid)
             return answer if isinstance(answer, Other) else None
     return _Silence(made.pid)
+
+
+def _check(plan: Plan) -> None:
+    """See whether the router of *plan* can be made; raises as it does."""
+    Router(plan.config, plugins=plan.plugins).check()
 
 
 async def _retire(address: Address, plan: Plan, other: Other) -> None:

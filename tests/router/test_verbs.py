@@ -77,7 +77,7 @@ def test_an_unknown_parameter_is_named_with_the_known_ones() -> None:
     ],
 )
 def test_a_wrong_type_is_named(parameters: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequestError, match="[Ee]xpected") as caught:
+    with pytest.raises(InvalidRequestError, match=r"[Ee]xpected") as caught:
         chat(**parameters)
     assert caught.value.param == param
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_router_mw.types import InstanceState
-from tests.support.scheduling import World
+from tests.support.scheduling import World, reading
 
 
 def test_before_that_the_resident_model_is_served() -> None:
@@ -77,6 +77,23 @@ def test_a_draining_model_is_spared_when_the_request_leaves() -> None:
     assert world.cancel(waiting) == [f"grant {late}"]
     assert world.state("a") is InstanceState.LOADED
     assert world.release(busy) == []
+
+
+def test_what_a_spared_model_keeps_is_made_up_for_at_once() -> None:
+    world = World(models_max=0, max_wait_seconds=30)
+    world.memory(gpu=100)
+    world.sizes(a=50, c=40, b=15, d=15)
+    world.serve("a")
+    world.now += 1
+    idle_soon = world.serve("c")
+    waiting = world.ask("b", "d")
+    world.tick(31)
+    assert world.state("a") is InstanceState.DRAINING
+    world.release(idle_soon)
+    # Others take what only the one that drains can make up for.
+    assert world.observe({"gpu": reading(100, others=20)}) == []
+    assert world.cancel(waiting) == ["stop c"]
+    assert world.state("a") is InstanceState.LOADED
 
 
 def test_a_draining_model_is_spared_when_room_came_from_elsewhere() -> None:

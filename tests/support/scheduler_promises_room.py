@@ -53,11 +53,11 @@ def the_ledger_agrees(book: Book, step: Step) -> Iterable[str]:
 
 @promise
 def memory_taken_by_others_is_made_up_for(book: Book, step: Step) -> Iterable[str]:
-    """Where others grow so that we hold too much, idle instances go, and only idle ones.
+    """Where others grow so that we hold too much, idle instances go, and only idle ones: at once.
 
     What those hold of whom nobody knew what they need is no reason for it.
     """
-    if not isinstance(step.event, events.MemoryObserved) or book.closing:
+    if book.closing:
         return
     capacities = book.capacities()
     for pool in book.pools:

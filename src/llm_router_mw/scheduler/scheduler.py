@@ -208,7 +208,9 @@ class Scheduler:
         self._look_for_room = True
 
     def _ticket_left(self, ticket: Ticket, now: float) -> None:
-        self._look_for_room |= self._room.left(ticket, now) or self._queue.has_unserved
+        # By itself: to leave may spare others, and so say that one is to look.
+        was_promised = self._room.left(ticket, now)
+        self._look_for_room |= was_promised or self._queue.has_unserved
         for key in ticket.instances:
             instance = self._residents.known(key)
             if instance.state is LOADING and not self._is_wanted(instance):

@@ -94,6 +94,12 @@ async def test_a_reader_that_stalls_in_the_middle_of_a_chunk_is_given_up() -> No
     assert not client.complete
 
 
+async def test_very_little_patience_ends_too() -> None:
+    settings = APISettings(client_stall_seconds=0.001)
+    with anyio.fail_after(10.0), pytest.raises(ClientStalledError):
+        await run(new_client(stalls_after=2), Source(b"a", b"b", b"c"), settings)
+
+
 async def test_a_reader_that_stalls_at_the_status_line_is_given_up() -> None:
     with pytest.raises(ClientStalledError):
         await run(new_client(stalls_after=0), Source(b"a"), QUICK)

@@ -27,6 +27,12 @@ async def test_silence_is_borne_as_long_as_agreed() -> None:
     assert time.monotonic() - began >= 0.2
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.01])
+async def test_very_little_of_it_ends_too(seconds: float) -> None:
+    with anyio.fail_after(10.0):
+        assert not await Patience(seconds).outlasts(anyio.Event())
+
+
 async def test_each_sign_of_life_begins_the_time_anew() -> None:
     patience = Patience(0.2)
     began = time.monotonic()

@@ -30,6 +30,8 @@ DONE = b"data: [DONE]\n\n"
 _COMMENT = b":\n\n"
 _TICKS = 8
 """In so many parts it is watched whether a client takes something."""
+_LATENESS_SECONDS = 0.05
+"""How late any loop may be that nobody blocks."""
 
 
 def event(content: Any) -> bytes:
@@ -119,7 +121,8 @@ class EventStream:
                     continue
             # Things may change meanwhile, so no deadline that may come up may be slept over.
             await anyio.sleep(min(left, tick, self._interval()))
-            if monotonic() - now > 2 * tick and self._sending_since is not None:
+            is_late = monotonic() - now > tick + max(tick, _LATENESS_SECONDS)
+            if is_late and self._sending_since is not None:
                 # The app has blocked this loop: meanwhile the client could not be given anything.
                 self._sending_since = monotonic()
 

@@ -7,6 +7,8 @@ from typing import Final
 import anyio
 
 _TICKS: Final = 8
+_LATENESS_SECONDS: Final = 0.05
+"""How late any loop may be. Ticks may be shorter, and must be counted nevertheless."""
 
 
 class Patience:
@@ -21,6 +23,7 @@ class Patience:
         """Lose patience after *seconds* of silence."""
         self.seconds = seconds
         self._tick_seconds = seconds / _TICKS
+        self._late_seconds = self._tick_seconds + max(self._tick_seconds, _LATENESS_SECONDS)
         self._silent_ticks = 0
 
     def heard(self) -> None:
@@ -35,6 +38,6 @@ class Patience:
             with anyio.move_on_after(self._tick_seconds):
                 await event.wait()
                 return True
-            if anyio.current_time() - began < 2 * self._tick_seconds:
+            if anyio.current_time() - began < self._late_seconds:
                 self._silent_ticks += 1
         return event.is_set()

@@ -202,6 +202,7 @@ def test_a_wsgi_app_gets_the_blocking_facade(flask_client: Any) -> None:
     assert flask_client.get("/").text == "Hello"
 
 
-def test_a_wsgi_app_without_one_is_told_how_to_have_one() -> None:
+@pytest.mark.parametrize("source", [{"PATH_INFO": "/"}, object()])
+def test_a_wsgi_app_without_one_is_told_how_to_have_one(source: Any) -> None:
     with pytest.raises(RouterNotRunningError, match="wrap it in LLMRouterWSGIMiddleware"):
-        get_sync_router({"PATH_INFO": "/"})
+        get_sync_router(source)

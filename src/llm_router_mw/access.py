@@ -74,7 +74,7 @@ def get_sync_router(environ: HasEnviron | Mapping[str, Any]) -> SyncRouter:
         RouterNotRunningError: there is none; the message says how to have one.
     """
     found: Any = getattr(environ, "environ", environ)
-    if ENVIRON_KEY not in found:
+    if not isinstance(found, Mapping) or ENVIRON_KEY not in found:
         raise RouterNotRunningError(
             "this app has no router: wrap it in LLMRouterWSGIMiddleware; "
             "in an ASGI app call get_router(request)"

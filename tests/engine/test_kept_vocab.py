@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 
 from llm_router_mw.engine import weights as weights_module
 from llm_router_mw.engine.kept_vocab import KeptVocab, Pretence, keep_vocab, pretence_for
+from llm_router_mw.engine.model import load_model
 from llm_router_mw.errors import ModelLoadError
-from llm_router_mw.types import ChatTask, EmbedTask, RerankTask
+from llm_router_mw.types import ChatTask, EmbedTask, LoraAdapter, RerankTask
 from tests.engine.conftest import Load
 from tests.engine.driver import GREEDY, Driver, prompt
 from tests.support.tiny_architectures import ARCHITECTURES, write_tiny
 from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_vocabulary import make_vocabulary
 
 CHAT = ChatTask(messages=({"role": "user", "content": "the fox"},), max_tokens=9, sampling=GREEDY)
 
@@ -190,6 +192,23 @@ def test_lack_of_memory_is_no_reason_to_try_again(
     assert len(calls) == 1
 
 
+def test_an_adapter_that_does_not_fit_is_no_reason_to_try_again(
+    load: Load, endless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return load_model(*arguments)
+
+    monkeypatch.setattr(weights_module, "load_model", counted)
+    (tmp_path / "no.gguf").write_text("no adapter")
+    adapter = LoraAdapter(path=str(tmp_path / "no.gguf"))
+    with pytest.raises(ModelLoadError, match="could not load the LoRA adapter"):
+        load(endless, lora=(adapter,))
+    assert len(calls) == 1
+
+
 def test_a_file_that_says_another_number_of_tokens_is_left_alone(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "model.gguf")
     found = keep_vocab(str(path))
@@ -200,6 +219,17 @@ def test_a_file_that_says_another_number_of_tokens_is_left_alone(tmp_path: Path)
     reader.data.flush()
     assert pretence_for(str(path)) is None
     assert keep_vocab(str(path)) is None
+
+
+def test_an_architecture_that_llama_cpp_cannot_be_told_of_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = GGUFWriter(path, "long" * 30)
+    make_vocabulary().write_to(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert pretence_for(str(path)) is None
 
 
 def test_one_of_another_length_than_its_header_says_is_freed(endless: Path) -> None:

@@ -23,6 +23,8 @@ DUMMIES: Final = b" dummy tokens"
 _TOKENIZER: Final = "tokenizer.ggml.model"
 _TOKENS: Final = "tokenizer.ggml.tokens"
 _NO_VOCABULARY: Final = b"no_vocab"
+_KEY_BYTES: Final = 128
+"""What llama.cpp has for the name of a value that it is told, its end included."""
 
 _Identity = tuple[int, ...]
 
@@ -55,6 +57,8 @@ def pretence_for(path: str) -> Pretence | None:
     tokens = header.metadata.get(_TOKENS)
     count_key = f"{header.architecture}.vocab_size"
     if not isinstance(tokens, GGUFArray) or not header.text(_TOKENIZER):
+        return None
+    if len(count_key.encode()) >= _KEY_BYTES:
         return None
     # Some architectures tell their variants apart by it, so it must stay what it is.
     if header.metadata.get(count_key, tokens.length) != tokens.length:

@@ -106,8 +106,8 @@ def load_model(
     A vocabulary that is *apart* is left out. It must outlive the model.
 
     Raises:
-        ModelFileError: the file, or that of an adapter, is missing or cannot be read.
-        ModelLoadError: llama.cpp refused one of them; the message holds its own words.
+        ModelFileError: the file is missing or cannot be read.
+        ModelLoadError: llama.cpp refused it; the message holds its own words.
         LoadAbortedError: *progress* returned False.
     """
     # Clients see these messages, and need not know where files lie.
@@ -144,12 +144,23 @@ def load_model(
         llama.llama_model_free(pointer)
         raise
     model = LoadedModel(pointer, vocab)
+    if not model.vocab.usable:
+        model.close()
+        raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
+    return model
+
+
+def equip(model: LoadedModel, options: LoadOptions) -> None:
+    """Give *model* its adapters, if it can do what *options* say; else free it.
+
+    Raises:
+        ModelFileError: the file of an adapter is missing or cannot be read.
+        ModelLoadError: llama.cpp refused an adapter, or would abort over the context.
+        LLMRouterError: an option is wrong.
+    """
     try:
-        if not model.vocab.usable:
-            raise ModelLoadError(f"{name!r} has no tokenizer; it is not a model to talk to")
-        refuse_impossible(pointer, options)
+        refuse_impossible(model.pointer, options)
         model.adapters.load(options.lora)
     except LLMRouterError:
         model.close()
         raise
-    return model

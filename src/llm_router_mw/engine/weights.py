@@ -11,7 +11,7 @@ from llm_router_mw.engine.kept_vocab import (
     keep_vocab,
     pretence_for,
 )
-from llm_router_mw.engine.model import LoadedModel, LoadProgress, load_model
+from llm_router_mw.engine.model import LoadedModel, LoadProgress, equip, load_model
 from llm_router_mw.errors import ModelLoadError
 from llm_router_mw.types import LoadOptions, Placement
 
@@ -30,11 +30,17 @@ class Weights:
         """The vocabulary, from the first time that it was read apart."""
 
     def load(self, progress: LoadProgress) -> LoadedModel:
-        """Load them; the vocabulary must outlive the model.
+        """Load them, with their adapters; the vocabulary must outlive the model.
 
         Raises:
-            LLMRouterError, LoadAbortedError: as ``load_model``.
+            LLMRouterError, LoadAbortedError: as ``load_model`` and ``equip``.
         """
+        model = self._load_alone(progress)
+        equip(model, self._options)
+        return model
+
+    def _load_alone(self, progress: LoadProgress) -> LoadedModel:
+        """Load them without adapters."""
         if self.kept is not None and not self.kept.is_of(self._path):
             self.forget()
         apart = self.kept or self._beside()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,16 @@ def catalog_of(*models: Model) -> Catalog:
     return Catalog([ListSource(*models)])
 
 
-def test_a_source_that_fails_is_done_without() -> None:
+def _raises() -> Any:
+    raise TypeError("a bug")
+
+
+@pytest.mark.parametrize("say", [_raises, lambda: ["a.gguf"], lambda: None])
+def test_a_source_that_fails_is_done_without(say: Callable[[], Any]) -> None:
     class Broken(ListSource):
         def models(self) -> Sequence[Model]:
-            raise TypeError("a bug")
+            said: Sequence[Model] = say()
+            return said
 
     faults = Faults()
     found = Catalog([Broken(name="broken"), ListSource(model("a"))], faults=faults).models()

@@ -128,12 +128,15 @@ class Catalog:
 
     def _models_of(self, source: ModelSource) -> list[Model]:
         try:
-            return list(source.models())
+            found = list(source.models())
+            if not all(isinstance(each, Model) for each in found):
+                raise TypeError(f"it said that there is {found!r}; only a Model is a model")
         except LLMRouterError:
             raise  # it says what the user has to mend
         except Exception as error:
             self._faults.add("model source", source.name, error)
             return []
+        return found
 
     def _collect_aliases(self) -> dict[str, Model]:
         owners = dict(self._models)

@@ -25,6 +25,7 @@ FLOORS = {
         "runtime_directory",
         "sampling_limits",
         "snapshot_file",
+        "standard_streams",
         "context_shape",
         "shortage",
         "tensor_overrides",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
@@ -129,6 +130,21 @@ async def test_it_has_to_run() -> None:
     with pytest.raises(RouterNotRunningError):
         async with router.events():
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "high"}, "priority: expected `int`, got `str`"),
+        ({"priorty": 1}, "unknown option 'priorty'; did you mean 'priority'?"),
+        ({"timeout": 1}, "unknown option 'timeout'; known are autoload, "),
+    ],
+)
+async def test_a_wrong_option_of_a_request_is_named(options: Any, message: str) -> None:
+    async with Hermit() as router:
+        with pytest.raises(InvalidRequestError, match=re.escape(message)):
+            async with router.acquire("a", **options):
+                pass
 
 
 async def test_what_is_acquired_is_given_back() -> None:

@@ -8,12 +8,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
+import msgspec
+
 from llm_router_mw.config import RouterConfig, parse_config
 from llm_router_mw.errors import ConfigError, InvalidRequestError, RouterNotRunningError
 from llm_router_mw.protocols import Clock, LeaseContract, OnQueued
 from llm_router_mw.router.bridge import Bridge, BridgedEvents, BridgedLease
 from llm_router_mw.router.hub import EventHub, Subscription
 from llm_router_mw.types import AS_USUAL, ModelView, RouterEvent, Wish, WishOptions
+from llm_router_mw.wrong_options import unknown_names, wrong_value
 
 T = TypeVar("T")
 
@@ -133,7 +136,7 @@ class HomeRouter(ABC):
         Raises:
             LLMRouterError: a model is unknown, cannot be loaded, or no room came in time.
         """
-        leases = await self.leases(models, Wish(**options))
+        leases = await self.leases(models, wish_of(options))
         try:
             yield leases[0] if len(leases) == 1 else leases
         finally:
@@ -205,6 +208,20 @@ class HomeRouter(ABC):
         if bridge is None:
             raise not_running()
         return bridge
+
+
+def wish_of(options: WishOptions) -> Wish:
+    """Return the wish that keywords describe.
+
+    Raises:
+        InvalidRequestError: one of them is unknown, or of the wrong type.
+    """
+    if unknown := options.keys() - set(Wish.__struct_fields__):
+        raise InvalidRequestError(unknown_names("option", unknown, Wish.__struct_fields__))
+    try:
+        return msgspec.convert(options, Wish)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(wrong_value(str(error), Wish)) from error
 
 
 def not_running() -> RouterNotRunningError:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from llm_router_mw import wire
 from llm_router_mw.errors import WireError
 from llm_router_mw.shared.order import Failed, Order, Ready, order_decoder
+from llm_router_mw.standard_streams import seize_standard_streams
 
-_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _READ_BYTES = 1 << 16
 
 
@@ -24,17 +24,8 @@ class Starter:
 
     @classmethod
     def seize(cls) -> Starter:
-        """Take standard input and output over.
-
-        Afterwards descriptor 0 reads nothing and 1 is the log, as 2 is: a plugin that prints does
-        no harm.
-        """
-        starter = cls(os.dup(_STDIN), os.dup(_STDOUT))
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, _STDIN)
-        os.close(nothing)
-        os.dup2(_STDERR, _STDOUT)
-        return starter
+        """Take standard input and output over."""
+        return cls(*seize_standard_streams())
 
     def order(self) -> Order:
         """Wait for the order and return it.

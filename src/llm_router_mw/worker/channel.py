@@ -7,8 +7,8 @@ import select
 from collections.abc import Iterator
 
 from llm_router_mw import wire
+from llm_router_mw.standard_streams import seize_standard_streams
 
-_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _READ_BYTES = 1 << 18
 
 
@@ -24,17 +24,8 @@ class Channel:
 
     @classmethod
     def seize(cls) -> Channel:
-        """Take standard input and output over.
-
-        Afterwards descriptor 0 reads nothing and 1 is the log, as 2 is: a native library that
-        prints does no harm.
-        """
-        channel = cls(os.dup(_STDIN), os.dup(_STDOUT))
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, _STDIN)
-        os.close(nothing)
-        os.dup2(_STDERR, _STDOUT)
-        return channel
+        """Take standard input and output over."""
+        return cls(*seize_standard_streams())
 
     def receive(self, timeout_seconds: float) -> Iterator[wire.ToWorker] | None:
         """Wait for data and return the messages that it completes, maybe none.

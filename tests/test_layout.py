@@ -22,6 +22,7 @@ FLOORS = {
     "2 basics": [
         "config + gguf + hub_reference + wrong_options",
         "faults",
+        "lateness",
         "runtime_directory",
         "sampling_limits",
         "snapshot_file",

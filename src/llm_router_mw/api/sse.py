@@ -20,6 +20,7 @@ from llm_router_mw.api.problem import as_problem, problem_body
 from llm_router_mw.api.settings import APISettings
 from llm_router_mw.api.waiting import Waiting
 from llm_router_mw.errors import ClientStalledError
+from llm_router_mw.lateness import TICKS, is_late
 
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -28,10 +29,6 @@ HEADERS = (
 )
 DONE = b"data: [DONE]\n\n"
 _COMMENT = b":\n\n"
-_TICKS = 8
-"""In so many parts it is watched whether a client takes something."""
-_LATENESS_SECONDS = 0.05
-"""How late any loop may be that nobody blocks."""
 
 
 def event(content: Any) -> bytes:
@@ -107,7 +104,7 @@ class EventStream:
         await self._connection.write(data, more=more)
 
     async def _watch(self) -> None:
-        tick = self._stall_seconds / _TICKS
+        tick = self._stall_seconds / TICKS
         while True:
             now = monotonic()
             if self._sending_since is not None:
@@ -121,8 +118,7 @@ class EventStream:
                     continue
             # Things may change meanwhile, so no deadline that may come up may be slept over.
             await anyio.sleep(min(left, tick, self._interval()))
-            is_late = monotonic() - now > tick + max(tick, _LATENESS_SECONDS)
-            if is_late and self._sending_since is not None:
+            if is_late(monotonic() - now, tick) and self._sending_since is not None:
                 # The app has blocked this loop: meanwhile the client could not be given anything.
                 self._sending_since = monotonic()
 

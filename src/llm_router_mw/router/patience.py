@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import anyio
 
-_TICKS: Final = 8
-_LATENESS_SECONDS: Final = 0.05
-"""How late any loop may be. Ticks may be shorter, and must be counted nevertheless."""
+from llm_router_mw.lateness import TICKS, is_late
 
 
 class Patience:
@@ -22,8 +18,7 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         """Lose patience after *seconds* of silence."""
         self.seconds = seconds
-        self._tick_seconds = seconds / _TICKS
-        self._late_seconds = self._tick_seconds + max(self._tick_seconds, _LATENESS_SECONDS)
+        self._tick_seconds = seconds / TICKS
         self._silent_ticks = 0
 
     def heard(self) -> None:
@@ -33,11 +28,11 @@ class Patience:
     async def outlasts(self, event: anyio.Event) -> bool:
         """Return True once *event* is set, False after too long a silence."""
         self._silent_ticks = 0
-        while self._silent_ticks < _TICKS and not event.is_set():
+        while self._silent_ticks < TICKS and not event.is_set():
             began = anyio.current_time()
             with anyio.move_on_after(self._tick_seconds):
                 await event.wait()
                 return True
-            if anyio.current_time() - began < self._late_seconds:
+            if not is_late(anyio.current_time() - began, self._tick_seconds):
                 self._silent_ticks += 1
         return event.is_set()
